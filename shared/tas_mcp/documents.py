@@ -1,0 +1,100 @@
+"""Documents (targets, schemas, keys) that people edit while the system runs: one key each in a KV bucket, followed by every
+replica.
+
+A plain subscription on the bucket's subjects is the hint; the value is read by a direct get; a look at the bucket's last revision
+every second, and after each reconnect, finds what no hint told. (nats-py's ``watch`` needs a consumer, and was seen deaf for
+20 s after a broker restart.)
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+from tas_mcp import subjects, telemetry
+from tas_mcp.broker import BrokerError, Connection, JetStream, Message
+from tas_mcp.errors import Unavailable
+
+log = telemetry.logger("documents")
+
+LOOK_SECONDS = 1.0
+
+
+class Document(NamedTuple):
+    """The value of a key at a revision (of the bucket); ``value`` is None when the key was deleted."""
+
+    key: str
+    revision: int
+    value: bytes | None
+
+
+Changed = Callable[[Sequence[Document]], Awaitable[None]]
+
+
+def document(message: Message) -> Document:
+    """Read a KV message that came by a direct get."""
+    headers = message.headers or {}
+    gone = "KV-Operation" in headers or "Nats-Marker-Reason" in headers
+    key = subjects.text(headers["Nats-Subject"].split(".", 2)[2])
+    return Document(key, int(headers["Nats-Sequence"]), None if gone else message.data)
+
+
+class Follower:
+    """Follows one bucket. ``changed`` gets every document once at the start, then each change, in the order of revisions, one
+    call at a time. ``trouble`` says why the bucket cannot be read, or ``""``; ``loaded`` is set after the first whole read."""
+
+    def __init__(self, connection: Connection, bucket: str, changed: Changed) -> None:
+        self._connection = connection
+        self._jetstream = JetStream(connection)
+        self._bucket = bucket
+        self._stream = subjects.bucket_stream(bucket)
+        self._changed = changed
+        self._known: dict[str, int] = {}
+        self._last = 0
+        self._look = asyncio.Event()
+        self.loaded = asyncio.Event()
+        self.trouble = f"bucket {bucket} was not read yet"
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Follower"]:
+        """Follow while inside; does not wait for the first read."""
+        async with self._connection.subscribed(subjects.bucket_keys(self._bucket), lambda _: self._look.set()):
+            with self._connection.watched(up=self._look.set):
+                task = asyncio.create_task(self._follow())
+                try:
+                    yield self
+                finally:
+                    task.cancel()
+                    await asyncio.gather(task, return_exceptions=True)
+
+    async def _follow(self) -> None:
+        while True:
+            self._look.clear()
+            try:
+                if self._connection.connected:
+                    await self._read()
+                    self.trouble = ""
+                    self.loaded.set()
+            except (BrokerError, Unavailable) as error:
+                self.trouble = f"bucket {self._bucket}: {error}"
+            except Exception:
+                log.exception("documents not applied", bucket=self._bucket)
+            try:
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._look.wait()
+            except TimeoutError:
+                continue
+
+    async def _read(self) -> None:
+        last = (await self._jetstream.stream_info(self._stream))["state"]["last_seq"]
+        if last == self._last and self.loaded.is_set():
+            return
+        keys = await self._jetstream.subjects(self._stream, subjects.bucket_keys(self._bucket))
+        found = [document(message) for message in await self._jetstream.last_of(self._stream, list(keys))]
+        present = {each.key for each in found}
+        gone = [Document(key, last, None) for key in self._known if key not in present]
+        new = sorted((each for each in found if self._known.get(each.key) != each.revision), key=lambda each: each.revision)
+        if new or gone:
+            await self._changed([*new, *gone])
+        self._known = {each.key: each.revision for each in found}
+        self._last = max(self._known.values(), default=last)  # a replica may be behind: then it is read again

@@ -1,0 +1,261 @@
+"""What every HTTP edge of ours does alike: listening, request ids, and errors as RFC 9457 problems.
+
+``STATUS`` is the one table from an error's code to its HTTP status. Handlers raise ``tas_mcp.errors``; ``answering`` wraps a
+handler and turns what it raises into a problem, so that no answer is ever plain text or a bare 500.
+"""
+
+import asyncio
+import errno
+import re
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Protocol
+
+import msgspec
+from aiohttp import web
+from msgspec import UNSET, Struct, UnsetType
+
+from tas_mcp import telemetry
+from tas_mcp.errors import Flaw, Misconfigured, Overloaded, Rejected, TasError, Unavailable
+
+log = telemetry.logger("http")
+
+ProtocolFactory = Callable[[], asyncio.Protocol]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+STATUS = {
+    "INVALID_EVENT": 400,
+    "INVALID_REQUEST": 400,
+    "UNAUTHORIZED": 401,
+    "FORBIDDEN": 403,
+    "NOT_FOUND": 404,
+    "METHOD_NOT_ALLOWED": 405,
+    "TIMEOUT": 408,
+    "CONFLICT": 409,
+    "STALE_REVISION": 409,
+    "PRECONDITION_FAILED": 412,
+    "EVENT_TOO_LARGE": 413,
+    "BATCH_TOO_LARGE": 413,
+    "TOO_LARGE": 413,
+    "UNSUPPORTED_MEDIA_TYPE": 415,
+    "INVALID_TARGET": 422,
+    "INVALID_RULES": 422,
+}
+PROBLEM_JSON = "application/problem+json"
+HEADER_SECONDS = 30.0
+"""How long a connection may be idle, or take to send its request headers (aiohttp: the same timer)."""
+
+BACKLOG = 1024
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z").match
+_TRACE_ID = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}\Z").match
+_encode = msgspec.json.Encoder().encode
+
+
+class _FlawOut(Struct):
+    pointer: str
+    detail: str
+
+
+class Problem(Struct, kw_only=True):
+    """An RFC 9457 problem with our members ``code``, ``request_id`` and ``errors``."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str | UnsetType = UNSET
+    errors: list[_FlawOut] | UnsetType = UNSET
+
+
+def problem(error: TasError, request_id: str = "") -> Problem:
+    """The problem that an error is shown as."""
+    match error:
+        case Rejected():
+            status, code = STATUS.get(error.code, 400), error.code
+        case Overloaded():
+            status, code = 429, "RATE_LIMITED"
+        case Unavailable():
+            status, code = 503, "UNAVAILABLE"
+        case _:
+            status, code = 500, "INTERNAL"
+    flaws: Sequence[Flaw] = error.flaws if isinstance(error, Rejected) else ()
+    return Problem(
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=error.detail,
+        code=code,
+        request_id=request_id or UNSET,
+        errors=[_FlawOut(flaw.pointer, flaw.detail) for flaw in flaws] or UNSET,
+    )
+
+
+def problem_headers(error: TasError, request_id: str) -> dict[str, str]:
+    """The headers that go with a problem; 429 and 503 always say when to come back."""
+    headers = {"X-Request-Id": request_id}
+    if isinstance(error, Overloaded | Unavailable):
+        headers["Retry-After"] = str(max(1, round(error.retry_after)))
+    return headers
+
+
+def problem_response(error: TasError, request_id: str, headers: Mapping[str, str] | None = None) -> web.Response:
+    """The answer for an error."""
+    shown = problem(error, request_id)
+    extra = {"Content-Type": PROBLEM_JSON, **problem_headers(error, request_id), **(headers or {})}
+    return web.Response(status=shown.status, body=_encode(shown), headers=extra)
+
+
+def json_response(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    return web.Response(status=status, body=_encode(value), content_type="application/json", headers=headers)
+
+
+def fit_request_id(given: str) -> str:
+    """What a caller gave as ``X-Request-Id`` where it is fit to be shown and logged, else a new one."""
+    return given if _REQUEST_ID(given) else "req_" + secrets.token_hex(8)
+
+
+def request_id(request: web.Request) -> str:
+    """The id of a request: see ``fit_request_id``."""
+    return fit_request_id(request.headers.get("X-Request-Id", ""))
+
+
+def trace_id(request: web.Request) -> str:
+    """The trace id of a valid W3C ``traceparent``, or ``""``."""
+    found = _TRACE_ID(request.headers.get("traceparent", ""))
+    return found.group(1) if found else ""
+
+
+def answering(handler: Handler) -> Handler:
+    """Wrap a handler: errors become problems, and everything it logs carries the request's ids."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        rid = request_id(request)
+        correlation = request.headers.get("X-Correlation-Id", "")
+        with telemetry.context(
+            request_id=rid,
+            correlation_id=correlation if _REQUEST_ID(correlation) else "",
+            trace_id=trace_id(request),
+        ):
+            try:
+                return await handler(request)
+            except Exception as error:  # noqa: BLE001  (this is the edge: every error becomes an answer)
+                return failure(error, request, rid)
+
+    return answer
+
+
+def failure(error: Exception, request: web.Request, rid: str) -> web.Response:
+    """The answer for whatever a handler raised; what nobody expected is logged."""
+    if isinstance(error, TasError):
+        return problem_response(error, rid)
+    if isinstance(error, web.HTTPRequestEntityTooLarge):
+        return problem_response(Rejected("TOO_LARGE", "the body is larger than this route takes"), rid)
+    if isinstance(error, web.RequestPayloadError | ValueError | RecursionError):
+        log.warning("request cannot be read", path=request.path, error=repr(error))
+        return problem_response(Rejected("INVALID_REQUEST", f"the request cannot be read: {error}"), rid)
+    log.error("request failed", method=request.method, path=request.path, exc_info=error)
+    return problem_response(TasError(f"internal error ({type(error).__name__}): see the log for this request_id"), rid)
+
+
+def application(routes: Sequence[web.RouteDef], max_body: int) -> web.Application:
+    """An application of ``routes``; what none of them takes is answered with a problem (404, or 405 with ``Allow``)."""
+    app = web.Application(client_max_size=max_body)
+    app.add_routes(routes)
+    allowed: dict[str, set[str]] = {}
+    for route in app.router.routes():
+        if route.resource:
+            allowed.setdefault(route.resource.canonical, set()).add(route.method)
+
+    async def nothing(request: web.Request) -> web.StreamResponse:
+        for resource in app.router.resources():
+            match, methods = await resource.resolve(request)
+            if match is None and methods and resource.canonical in allowed:
+                detail = f"{request.path} does not take {request.method}"
+                allow = {"Allow": ", ".join(sorted(methods))}
+                return problem_response(Rejected("METHOD_NOT_ALLOWED", detail), request_id(request), allow)
+        raise Rejected("NOT_FOUND", f"there is nothing at {request.path}")
+
+    app.router.add_route("*", "/{nothing:.*}", answering(nothing))
+    return app
+
+
+class Front(Protocol):
+    """What may sit before aiohttp on a listening port: it makes the protocols of new connections, and may hand one on."""
+
+    def attach(self, factory: ProtocolFactory) -> ProtocolFactory:
+        """The factory to listen with; connections that it does not keep go to protocols of ``factory``."""
+        ...
+
+    async def drain(self) -> None:
+        """Finish what is in flight and close; no new connections come any more."""
+        ...
+
+
+class _Site(web.BaseSite):
+    """A listening socket, with or without a front."""
+
+    def __init__(self, runner: web.AppRunner, host: str, port: int, reuse_port: bool, front: Front | None) -> None:
+        super().__init__(runner)
+        self._address = host, port
+        self._reuse_port = reuse_port
+        self._front = front
+
+    @property
+    def name(self) -> str:
+        return "http://{}:{}".format(*self._address)
+
+    async def start(self) -> None:
+        await super().start()
+        factory = self._runner.server
+        assert factory is not None  # noqa: S101  (BaseSite made sure)
+        self._server = await asyncio.get_running_loop().create_server(
+            self._front.attach(factory) if self._front else factory,
+            *self._address,
+            backlog=BACKLOG,
+            reuse_port=self._reuse_port or None,
+        )
+
+    async def stop(self) -> None:
+        await super().stop()
+        if self._front:
+            await self._front.drain()
+
+
+@asynccontextmanager
+async def listening(
+    app: web.Application,
+    host: str,
+    port: int,
+    *,
+    what: str,
+    reuse_port: bool = False,
+    drain_seconds: float = 10.0,
+    front: Front | None = None,
+) -> AsyncIterator[int]:
+    """Serve ``app`` while inside; yields the port (which the system chose if ``port`` is 0). Leaving refuses new connections,
+    answers what is in flight (at most ``drain_seconds``), then closes.
+
+    Raises:
+        Misconfigured: the address cannot be used; the text names the setting (``what``).
+    """
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        handle_signals=False,
+        keepalive_timeout=HEADER_SECONDS,
+        shutdown_timeout=drain_seconds,
+        auto_decompress=False,
+    )
+    await runner.setup()
+    try:
+        try:
+            await _Site(runner, host, port, reuse_port, front).start()
+        except OSError as error:
+            reason = "it is in use" if error.errno == errno.EADDRINUSE else (error.strerror or str(error))
+            raise Misconfigured(f"{what}: cannot listen on {host}:{port}: {reason}; set {what} to a free port") from None
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()

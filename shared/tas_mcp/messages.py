@@ -1,0 +1,137 @@
+"""What the tiers say to each other: the body of every message on the broker, and how it is encoded.
+
+Structs only, no I/O. All are JSON, so that an operator can read any message with ``nats stream view``; the outcome
+records, of which there are many per message, are arrays. ``data`` stays the sender's own text (``msgspec.Raw``) from the
+socket to the target unless a rule or a transform looks into it.
+"""
+
+import hashlib
+
+import msgspec
+from msgspec import Raw, Struct
+
+JSON_NULL = Raw(b"null")
+
+
+class Event(Struct, kw_only=True, omit_defaults=True):
+    """An accepted event as it is stored in EVENTS and carried in a delivery.
+
+    ``timestamp`` is what the sender wrote (Unix seconds or RFC 3339 text), or the Unix seconds of its acceptance.
+    ``accepted_at`` is our own clock, Unix nanoseconds.
+    """
+
+    event_id: str
+    event_type: str
+    source: str
+    timestamp: int | str
+    accepted_at: int
+    data: Raw = JSON_NULL
+    metadata: dict[str, str] = {}
+
+
+class Attempt(Struct, kw_only=True, omit_defaults=True):
+    """One try to deliver, as it travels with a parked delivery and stands in a dead letter.
+
+    ``at`` is Unix seconds; ``status`` the target's own status code (0: there was no answer).
+    """
+
+    number: int
+    at: float
+    duration_ms: float
+    status: int = 0
+    error: str = ""
+
+
+class Delivery(Struct, kw_only=True, omit_defaults=True):
+    """One event owed to one target (the subject names which).
+
+    ``event`` is an encoded ``Event``, kept raw: forwarding an untransformed event copies its bytes. ``revision`` is that of
+    the target document which decided; ``redrives`` counts how often an operator has put it back.
+    """
+
+    event: Raw
+    event_seq: int
+    revision: int
+    rule_id: str = ""
+    redrives: int = 0
+    attempts: list[Attempt] = []
+
+
+class DeadLetter(Struct, kw_only=True, omit_defaults=True):
+    """A delivery given up (or an event that kills its worker, under the target ``_process``), with all needed to redrive it."""
+
+    target_id: str
+    event_id: str
+    reason: str
+    detail: str = ""
+    at: float
+    delivery: Delivery
+
+
+class RoutedTo(Struct, array_like=True):
+    """One target that an event was routed to, and what decided it."""
+
+    target_id: str
+    revision: int
+    rule_id: str = ""
+    result: str = "queued"
+
+
+class Routed(Struct, array_like=True):
+    """What was decided for one event; ``targets`` is empty when nothing matched. ``at`` is Unix seconds."""
+
+    event_seq: int
+    event_id: str
+    accepted_at: int
+    at: float
+    targets: list[RoutedTo]
+
+
+class Attempted(Struct, array_like=True):
+    """What one attempt came to: ``result`` is delivered, retrying, dead or dropped. ``at`` is Unix seconds."""
+
+    event_seq: int
+    event_id: str
+    accepted_at: int
+    target_id: str
+    revision: int
+    number: int
+    result: str
+    status: int
+    duration_ms: float
+    at: float
+    error: str = ""
+
+
+class Presence(Struct):
+    """A replica says that it lives, and which revision of the targets it has in force; or that it leaves."""
+
+    service: str
+    instance: str
+    revision: int
+    leaving: bool = False
+
+
+class PubAck(Struct):
+    """JetStream's answer to a publish: stored as ``seq`` of ``stream``, or found there already."""
+
+    stream: str = ""
+    seq: int = 0
+    duplicate: bool = False
+
+
+encode = msgspec.json.Encoder().encode
+decode_event = msgspec.json.Decoder(Event).decode
+decode_delivery = msgspec.json.Decoder(Delivery).decode
+decode_presence = msgspec.json.Decoder(Presence).decode
+decode_dead_letter = msgspec.json.Decoder(DeadLetter).decode
+
+
+def event_key(source: str, event_id: str) -> str:
+    """The identity of an event: two sources may use the same event_id. 32 hex digits; also its Nats-Msg-Id."""
+    return hashlib.blake2b(f"{source}\0{event_id}".encode(), digest_size=16).hexdigest()
+
+
+def webhook_id(event: Event) -> str:
+    """The id that a receiver de-duplicates by (Standard Webhooks): the same on every attempt, redrive and replay."""
+    return "evt_" + event_key(event.source, event.event_id)

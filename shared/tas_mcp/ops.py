@@ -1,0 +1,68 @@
+"""Health, readiness and metrics of a process.
+
+*Live* (``/health``, ``/livez``): the event loop turns. *Ready* (``/ready``): each dependency is fine, else 503 with the state of
+each. *Started* (``/readyz``): ready to take requests whatever the dependencies do: what an orchestrator asks, so that a broker
+outage is answered by us, with 503 and Retry-After, and not by an empty load balancer.
+"""
+
+import time
+from collections.abc import Callable
+
+from aiohttp import web
+
+from tas_mcp import __version__, telemetry
+from tas_mcp.http import json_response
+
+Check = Callable[[], str]
+"""Says what is wrong, or nothing (``""``)."""
+
+
+class Ops:
+    """The state that the routes of ``routes`` show. Services add a check for each thing they depend on."""
+
+    def __init__(self, prefix: str = "", checks: dict[str, Check] | None = None) -> None:
+        self._started_at = time.monotonic()
+        self._prefix = prefix
+        self._checks: dict[str, Check] = {} if checks is None else checks
+        self.serving = False
+
+    def check(self, name: str, check: Check) -> None:
+        """Count ``name`` as a dependency of readiness."""
+        self._checks[self._prefix + name] = check
+
+    def part(self, name: str) -> "Ops":
+        """The ops of one of several services in this process: its checks count here, under ``name``."""
+        return Ops(f"{self._prefix}{name}.", self._checks)
+
+    def readiness(self) -> tuple[bool, dict[str, dict[str, str]]]:
+        """Whether all is well, and the state of each check."""
+        results = {name: check() for name, check in self._checks.items()}
+        results["serving"] = "" if self.serving else "starting or draining"
+        checks = {name: {"status": "down" if trouble else "up", "detail": trouble} for name, trouble in results.items()}
+        return not any(results.values()), checks
+
+    def routes(self, *, metrics: bool) -> list[web.RouteDef]:
+        """The routes, of which ``/metrics`` only where asked for."""
+        found = [
+            web.get("/health", self._health),
+            web.get("/livez", self._health),
+            web.get("/ready", self._ready),
+            web.get("/readyz", self._readyz),
+        ]
+        return [*found, web.get("/metrics", self._metrics)] if metrics else found
+
+    async def _health(self, _: web.Request) -> web.StreamResponse:
+        uptime = round(time.monotonic() - self._started_at, 3)
+        return json_response({"status": "healthy", "version": __version__, "uptime_seconds": uptime})
+
+    async def _ready(self, _: web.Request) -> web.StreamResponse:
+        ready, checks = self.readiness()
+        return json_response({"status": "ready" if ready else "not ready", "checks": checks}, 200 if ready else 503)
+
+    async def _readyz(self, _: web.Request) -> web.StreamResponse:
+        status = {"status": "ready" if self.serving else "not ready"}
+        return json_response(status, 200 if self.serving else 503)
+
+    async def _metrics(self, request: web.Request) -> web.StreamResponse:
+        body, content_type = telemetry.render(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})

@@ -1,0 +1,36 @@
+"""Routing: which target gets an event, and why.
+
+A ``View`` shows one event to the conditions; a ``RuleSet`` is the compiled rules of one target, a ``RuleBook`` of all.
+
+The rules of the package:
+
+* pure: no I/O, no clock, no logging, no state that outlives a call but the compiled rules themselves;
+* what is wrong with a rule is said when it is compiled, all of it and where; evaluating never raises;
+* compiled once, evaluated often: rules, sets and books are immutable, and may be shared by threads;
+* data is decoded at most once per event, and not at all unless a rule asks.
+"""
+
+from tas_mcp.routing.book import Match, Route, RuleBook
+from tas_mcp.routing.conditions import OPERATORS, Condition, ConditionError, compile_condition
+from tas_mcp.routing.fields import FieldSyntaxError, compile_field
+from tas_mcp.routing.rules import Rule, RuleSet, compile_rules
+from tas_mcp.routing.view import MISSING, Missing, View, payload_text
+
+__all__ = [
+    "MISSING",
+    "OPERATORS",
+    "Condition",
+    "ConditionError",
+    "FieldSyntaxError",
+    "Match",
+    "Missing",
+    "Route",
+    "Rule",
+    "RuleBook",
+    "RuleSet",
+    "View",
+    "compile_condition",
+    "compile_field",
+    "compile_rules",
+    "payload_text",
+]

@@ -1,0 +1,186 @@
+"""The life of a process: read settings, connect, serve, drain, stop.
+
+A service is an async context manager ``service(settings, runtime)``: entering starts it, being inside is serving, leaving drains
+it. ``run`` is the ``main`` of every ``python -m services.X``; the all-in-one runner enters several services itself.
+"""
+
+import argparse
+import asyncio
+import gc
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Any, TypeVar
+
+import msgspec
+import uvloop
+from aiohttp import web
+
+from tas_mcp import __version__, telemetry, workers
+from tas_mcp.broker import Connection, Publisher
+from tas_mcp.errors import Misconfigured
+from tas_mcp.http import Front, application, listening
+from tas_mcp.ops import Ops
+from tas_mcp.settings import PREFIX, ServiceSettings, load
+
+log = telemetry.logger("service")
+
+S = TypeVar("S", bound=ServiceSettings)
+
+EXIT_MISCONFIGURED = 2
+OPS_BODY_BYTES = 4096
+
+
+class Runtime:
+    """What a service is given: a broker link, a publisher, its ops state, and a door for its HTTP routes."""
+
+    def __init__(self, name: str, settings: ServiceSettings, ops: Ops) -> None:
+        self.name = name
+        self.ops = ops
+        self.connection = Connection(
+            [url.strip() for url in settings.nats_url.split(",")],
+            name=f"tas-{name}",
+            user=settings.nats_user,
+            password=settings.nats_password,
+            creds=settings.nats_creds,
+            inbox_prefix=settings.nats_inbox_prefix,
+        )
+        self.publisher = Publisher(self.connection)
+        self.routes: list[web.RouteDef] = []
+        self.max_body = 0
+        self.front: Front | None = None
+
+    def mount(self, routes: Sequence[web.RouteDef], max_body: int) -> None:
+        """Serve ``routes`` on the public port; ``max_body`` is the largest request body in bytes."""
+        self.routes += routes
+        self.max_body = max(self.max_body, max_body)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Runtime"]:
+        """Keep the broker link while inside."""
+        self.ops.check("broker", lambda: self.connection.trouble)
+        async with self.connection.running(), self.publisher.running():
+            yield self
+
+
+Service = Callable[[S, Runtime], AbstractAsyncContextManager[None]]
+
+
+async def until(stop: asyncio.Event, entered: AsyncExitStack, ops: Ops, drain_seconds: float) -> None:
+    """Serve until ``stop`` is set, then leave ``entered``, giving up after ``drain_seconds`` what is still in flight: nothing is
+    lost by that, the broker hands it out again."""
+    ops.serving = True
+    freeze()
+    log.info("ready to serve", version=__version__)
+    await stop.wait()
+    ops.serving = False
+    log.info("draining", at_most_seconds=drain_seconds)
+    try:
+        async with asyncio.timeout(drain_seconds):
+            await entered.aclose()
+    except TimeoutError:
+        log.error("the drain took too long: what was in flight will be handed out again", seconds=drain_seconds)
+
+
+async def serve(name: str, settings: S, service: Service[S], stop: asyncio.Event, ops_socket: str = "") -> None:
+    """Run one service until ``stop`` is set. With ``ops_socket`` it is one of several workers: it shares the public port and
+    answers ops requests on that Unix socket.
+
+    Raises:
+        Misconfigured: a port is in use, or the service says so.
+    """
+    ops = Ops()
+    runtime = Runtime(name, settings, ops)
+    async with runtime.running():
+        async with AsyncExitStack() as stack:
+            ops_app = application(ops.routes(metrics=True), OPS_BODY_BYTES)
+            await stack.enter_async_context(
+                workers.listening_on_socket(ops_app, ops_socket)
+                if ops_socket
+                else listening(ops_app, settings.host, settings.ops_port, what="TAS_OPS_PORT")
+            )
+            await stack.enter_async_context(service(settings, runtime))
+            if runtime.routes:
+                await stack.enter_async_context(
+                    listening(
+                        application([*runtime.routes, *ops.routes(metrics=False)], runtime.max_body),
+                        settings.host,
+                        getattr(settings, "http_port"),  # noqa: B009  (only services with routes have one)
+                        what="TAS_HTTP_PORT",
+                        reuse_port=bool(ops_socket),
+                        drain_seconds=settings.drain_seconds,
+                        front=runtime.front,
+                    )
+                )
+            entered = stack.pop_all()
+        await until(stop, entered, ops, settings.drain_seconds)
+
+
+def freeze() -> None:
+    """Take what the start made out of the garbage collector's sight: it lives as long as the process."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
+def stop_on_signals() -> asyncio.Event:
+    """An event that SIGTERM or SIGINT sets; a second signal ends the process at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            os._exit(1)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    return stop
+
+
+def run(name: str, kind: type[S], service: Service[S], argv: Sequence[str] | None = None) -> None:
+    """The main of a service: parse the command line, read settings, run until a signal. Ends the process with 0, or with 2 and
+    one line on standard error where it cannot start."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m services.{name}",
+        description=f"The {name} service of TAS MCP {__version__}.",
+        epilog=describe(kind),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that share the work (default 1)")
+    parser.add_argument("--worker-socket", default="", help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+
+    async def main() -> None:
+        settings, warnings = load(kind, name, os.environ)
+        telemetry.configure(name, settings.log_level, settings.log_format)
+        stop = stop_on_signals()
+        if arguments.worker_socket:
+            workers.stop_with_parent(stop)
+            await serve(name, settings, service, stop, arguments.worker_socket)
+            return
+        for warning in warnings:
+            log.warning("unknown setting", detail=warning)
+        if arguments.workers > 1:
+            await workers.supervise(name, arguments.workers, settings, stop)
+        else:
+            await serve(name, settings, service, stop)
+
+    start(main())
+
+
+def start(main: Coroutine[Any, Any, None]) -> None:
+    """Run ``main`` on uvloop; a ``Misconfigured`` becomes one clear line and exit code 2."""
+    try:
+        uvloop.run(main)
+    except Misconfigured as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(EXIT_MISCONFIGURED)
+
+
+def describe(kind: type[ServiceSettings]) -> str:
+    """The settings as a text for ``--help``: variable, default."""
+    lines = [f"  {PREFIX + field.name.upper():28} {field.default!r}" for field in msgspec.structs.fields(kind)]
+    return "\n".join(["settings, from the environment (or a TOML file named by TAS_CONFIG):", *lines])

@@ -1,0 +1,122 @@
+"""Settings of a process: environment variables over a TOML file over defaults, read once at the start.
+
+``TAS_HTTP_PORT=8081`` sets ``http_port``. The file named by ``TAS_CONFIG`` holds the common settings at its top and one table for
+each service (``[ingest]`` ...). A secret may be given as a file instead: ``TAS_NATS_PASSWORD_FILE``. What is edited while the
+system runs (targets, schemas, keys) is no setting but a document (``tas_mcp.documents``).
+"""
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from tas_mcp.errors import Misconfigured
+from tas_mcp.telemetry import LEVELS
+
+PREFIX = "TAS_"
+SECRETS = frozenset(("nats_password",))
+SERVICES = ("ingest", "process", "forward", "archive", "control", "mcp", "dev")
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Seconds = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(gt=0)]
+Level = Annotated[str, Meta(pattern=f"^({'|'.join(LEVELS)})$")]
+
+
+class ServiceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What every service has."""
+
+    nats_url: str = "nats://127.0.0.1:4222"
+    """One or more addresses of the broker, separated by commas."""
+    nats_user: str = ""
+    nats_password: str = ""
+    nats_creds: str = ""
+    """Path of a NATS credentials file."""
+    nats_inbox_prefix: str = "_INBOX"
+    host: str = "127.0.0.1"
+    """The address that the ports are opened on."""
+    ops_port: Port = 9090
+    """Health and metrics."""
+    log_level: Level = "info"
+    log_format: Annotated[str, Meta(pattern="^(auto|json|text)$")] = "auto"
+    drain_seconds: Seconds = 20.0
+    """How long a stop may take: what is in flight is finished, then the process ends."""
+
+
+S = TypeVar("S", bound=ServiceSettings)
+
+
+def load(
+    kind: type[S], service: str, environ: Mapping[str, str], siblings: Sequence[type[ServiceSettings]] = ()
+) -> tuple[S, list[str]]:
+    """Read the settings of ``service``, and warnings about ``TAS_`` variables that neither it nor its ``siblings`` know.
+
+    Raises:
+        Misconfigured: a bad value, an unknown key in the file, an unreadable file; the text names it.
+    """
+    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for key, value, origin in _from_file(environ.get(PREFIX + "CONFIG", ""), service, fields):
+        values[key], origins[key] = value, origin
+    for key in fields:
+        variable = PREFIX + key.upper()
+        if variable in environ:
+            values[key], origins[key] = environ[variable], variable
+        elif variable + "_FILE" in environ:
+            values[key], origins[key] = _secret(environ[variable + "_FILE"], variable + "_FILE"), variable + "_FILE"
+    for key, value in values.items():
+        try:
+            values[key] = msgspec.convert(value, fields[key].type, strict=False)
+        except msgspec.ValidationError as error:
+            shown = "" if key in SECRETS else f" (it is {value!r})"
+            raise Misconfigured(f"{origins[key]}: {error}{shown}") from None
+    known = {field.name for each in siblings for field in msgspec.structs.fields(each)}
+    return kind(**values), _unknown(environ, known | set(fields))
+
+
+def _from_file(path: str, service: str, fields: Mapping[str, Any]) -> list[tuple[str, Any, str]]:
+    if not path:
+        return []
+    try:
+        document = tomllib.loads(Path(path).read_text())
+    except OSError as error:
+        raise Misconfigured(f"TAS_CONFIG: cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Misconfigured(f"TAS_CONFIG: {path} is no TOML: {error}") from None
+    common = {field.name for field in msgspec.structs.fields(ServiceSettings)}
+    found: list[tuple[str, Any, str]] = []
+    for key, value in document.items():
+        if isinstance(value, dict) and key in SERVICES:
+            continue
+        if key not in common:
+            raise Misconfigured(f"{path}: unknown key {key!r}{_nearest(key, [*common, *SERVICES])}")
+        found.append((key, value, f"{path}: {key}"))
+    for key, value in document.get(service, {}).items():
+        if key not in fields:
+            raise Misconfigured(f"{path}: [{service}] unknown key {key!r}{_nearest(key, fields)}")
+        found.append((key, value, f"{path}: [{service}] {key}"))
+    return found
+
+
+def _secret(path: str, variable: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError as error:
+        raise Misconfigured(f"{variable}: cannot read {path}: {error.strerror}") from None
+
+
+def _unknown(environ: Mapping[str, str], fields: Iterable[str]) -> list[str]:
+    known = {PREFIX + name.upper() for name in fields} | {PREFIX + "CONFIG"}
+    known |= {name + "_FILE" for name in known}
+    strange = sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
+    return [f"{name} is no setting of this service{_nearest(name, known)}" for name in strange if "_TEST_" not in name]
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.75)
+    return f"; did you mean {close[0]}?" if close else ""

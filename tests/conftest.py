@@ -1,0 +1,22 @@
+"""Fixtures of all tests."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from tests.nats_server import NatsServer
+
+settings.register_profile("tas", deadline=None)
+settings.load_profile("tas")
+
+
+@pytest.fixture
+def nats(tmp_path: Path) -> Iterator[NatsServer]:
+    """A started nats-server with JetStream, of this test alone."""
+    server = NatsServer(tmp_path).start()
+    try:
+        yield server
+    finally:
+        server.kill()

@@ -1,0 +1,172 @@
+"""Routing done naively, to compare with (no compilation, no index, no fast path); and the makers of rules."""
+
+import json
+from typing import Any
+
+import msgspec
+from hypothesis import strategies as st
+from msgspec import Raw
+
+from tas_mcp.messages import Event
+from tas_mcp.routing import MISSING, Condition, Rule, View
+
+ORDERINGS = {"gt": (1,), "gte": (0, 1), "lt": (-1,), "lte": (-1, 0)}
+STEPS: dict[str, list[Any]] = {
+    "data": [],
+    "data.a": ["a"],
+    "data.b": ["b"],
+    "data.a.b": ["a", "b"],
+    "data[0]": [0],
+    "data[-1]": [-1],
+    "data.a[1]": ["a", 1],
+    'data["a"]["x.y"]': ["a", "x.y"],
+    "data.a[0].b": ["a", 0, "b"],
+}
+FIELDS = ["event_id", "event_type", "source", "timestamp", "metadata.k", "metadata.x.y", *STEPS]
+
+
+def an_event(data: Any = None, **attributes: Any) -> Event:
+    defaults = {"event_id": "e-1", "event_type": "user.created", "source": "auth", "timestamp": 1703001234}
+    return Event(**{"accepted_at": 1, "data": Raw(msgspec.json.encode(data)), **defaults, **attributes})
+
+
+def a_view(data: Any = None, **attributes: Any) -> View:
+    return View(an_event(data, **attributes))
+
+
+def data_of(event: Event) -> Any:
+    value = json.loads(bytes(event.data))
+    if isinstance(value, str):
+        try:
+            inner = json.loads(value)
+        except ValueError:
+            return value
+        return inner if isinstance(inner, dict | list) else value
+    return value
+
+
+def read(field: str, event: Event) -> Any:
+    if field.startswith("metadata."):
+        return event.metadata.get(field.split(".", 1)[1], MISSING)
+    if field not in STEPS:
+        return getattr(event, field)
+    value: Any = data_of(event)
+    for step in STEPS[field]:
+        if not isinstance(value, dict if isinstance(step, str) else list):
+            return MISSING
+        try:
+            value = value[step]
+        except (KeyError, IndexError):
+            return MISSING
+    return value
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def same(a: Any, b: Any) -> bool:
+    if is_number(a) and is_number(b):
+        return bool(a == b)
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, list):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    return bool(a == b)
+
+
+def test_of(operator: str, actual: Any, value: Any) -> bool:
+    if operator in {"eq", "ne"}:
+        return same(actual, value) == (operator == "eq")
+    if operator == "exists":
+        return (actual is not MISSING) == (value is not False)
+    if operator in ORDERINGS:
+        comparable = (is_number(actual) and is_number(value)) or (isinstance(actual, str) and isinstance(value, str))
+        return comparable and (actual > value) - (actual < value) in ORDERINGS[operator]
+    if operator == "in":
+        return any(same(actual, item) for item in value)
+    if operator == "starts_with":
+        return isinstance(actual, str) and actual[: len(value)] == value
+    assert operator == "contains"
+    if isinstance(actual, str):
+        return isinstance(value, str) and value in actual
+    return isinstance(actual, list) and any(same(item, value) for item in actual)
+
+
+def holds(condition: Condition, event: Event) -> bool:
+    return test_of(condition.operator, read(condition.field, event), condition.value) != condition.negate
+
+
+def decide(rules: list[Rule], event: Event) -> str | None:
+    if not rules:
+        return ""
+    for priority in sorted({rule.priority for rule in rules}, reverse=True):
+        for rule in rules:
+            if rule.enabled and rule.priority == priority and all(holds(c, event) for c in rule.conditions or []):
+                return rule.id
+    return None
+
+
+# Few and small values, so that what is compared is often equal, or nearly.
+texts = st.sampled_from(["", "a", "b", "ab", "x.y", "1", "{}", "[1]", "user.created", "auth", "ü"])
+numbers = st.sampled_from([-1, 0, 1, 2, 1703001234, -0.0, 0.5, 1.0, 1e300])
+scalars = st.one_of(st.none(), st.booleans(), numbers, texts)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "b", "x.y"]), inner, max_size=3),
+    max_leaves=6,
+)
+types = st.sampled_from(["user.created", "user.deleted", "a", ""])
+sources = st.sampled_from(["auth", "shop", "a"])
+
+
+@st.composite
+def events(draw: st.DrawFn) -> Event:
+    data = draw(values)
+    if draw(st.booleans()):
+        data = json.dumps(data)
+    metadata = draw(st.dictionaries(st.sampled_from(["k", "x.y"]), texts, max_size=2))
+    timestamp = draw(st.sampled_from([0, 1, 1703001234, "2023-12-19T15:53:54Z"]))
+    return an_event(data, event_type=draw(types), source=draw(sources), timestamp=timestamp, metadata=metadata)
+
+
+VALUES = {
+    **dict.fromkeys(["eq", "ne", "contains"], values),
+    **dict.fromkeys(ORDERINGS, numbers | texts),
+    "in": st.lists(texts, max_size=3) | st.lists(numbers, max_size=3) | st.lists(values, max_size=3),
+    "starts_with": texts,
+    "exists": st.sampled_from([None, True, False]),
+}
+
+
+@st.composite
+def conditions(draw: st.DrawFn) -> Condition:
+    field = draw(st.sampled_from([*FIELDS, "event_type", "source"]))
+    operator = draw(st.sampled_from(sorted(VALUES)))
+    return Condition(field=field, operator=operator, value=draw(VALUES[operator]), negate=draw(st.booleans()))
+
+
+# What an index can use; mixed in, as chance makes too few of them.
+pins = st.builds(
+    Condition,
+    field=st.sampled_from(["event_type", "source"]),
+    operator=st.just("in"),
+    value=st.lists(types | sources, min_size=1, max_size=3),
+) | st.builds(Condition, field=st.just("event_type"), operator=st.just("eq"), value=types)
+
+
+@st.composite
+def rule_lists(draw: st.DrawFn) -> list[Rule]:
+    rules = st.builds(
+        Rule,
+        id=st.just(""),
+        enabled=st.sampled_from([True, True, False]),
+        priority=st.integers(-1, 1),
+        conditions=st.none() | st.lists(pins | conditions(), max_size=3),
+    )
+    drawn = draw(st.lists(rules, max_size=4))
+    for i, rule in enumerate(drawn):
+        rule.id = f"r{i}"
+    return drawn

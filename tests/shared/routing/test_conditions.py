@@ -1,0 +1,203 @@
+"""Conditions: every operator on every kind of value, and what is refused before it can run."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+
+from tas_mcp.messages import Event
+from tas_mcp.routing import OPERATORS, Condition, ConditionError, View, compile_condition
+from tests.shared.routing.reference import a_view, an_event, conditions, events, holds
+
+EVENT = an_event(
+    {
+        "amount": 100,
+        "ratio": 0.5,
+        "one": 1,
+        "name": "Ann",
+        "empty": "",
+        "yes": True,
+        "no": False,
+        "none": None,
+        "tags": ["a", "b", 1, True, None, {"x": 1}],
+        "ones": [1.0, 2],
+        "object": {"a": [1, True]},
+    },
+    metadata={"tenant": "acme"},
+)
+
+
+def check(field: str, operator: str, value: Any = None, *, event: Event = EVENT) -> bool:
+    plain = compile_condition(Condition(field=field, operator=operator, value=value))(View(event))
+    negated = compile_condition(Condition(field=field, operator=operator, value=value, negate=True))(View(event))
+    assert type(plain) is bool
+    assert negated is (not plain)
+    return plain
+
+
+TABLE: list[tuple[str, str, Any, bool]] = [
+    ("event_type", "eq", "user.created", True),
+    ("event_type", "eq", "user.deleted", False),
+    ("timestamp", "gte", 1703001234, True),
+    ("timestamp", "gt", "2023", False),
+    ("metadata.tenant", "eq", "acme", True),
+    ("data.amount", "eq", 100, True),
+    ("data.amount", "eq", 100.0, True),
+    ("data.amount", "eq", "100", False),
+    ("data.one", "eq", True, False),
+    ("data.yes", "eq", 1, False),
+    ("data.yes", "eq", True, True),
+    ("data.no", "eq", 0, False),
+    ("data.none", "eq", None, True),
+    ("data.absent", "eq", None, False),
+    ("data.object", "eq", {"a": [1, True]}, True),
+    ("data.object", "eq", {"a": [True, 1]}, False),
+    ("data.amount", "ne", 100.0, False),
+    ("data.amount", "ne", "100", True),
+    ("data.one", "ne", True, True),
+    ("data.absent", "ne", 1, True),
+    ("data.absent", "ne", None, True),
+    ("data.amount", "gt", 99.5, True),
+    ("data.amount", "gt", 100, False),
+    ("data.amount", "gt", "1", False),
+    ("data.yes", "gt", 0, False),
+    ("data.none", "lt", 1, False),
+    ("data.tags", "gt", 0, False),
+    ("data.absent", "lt", 1, False),
+    ("data.amount", "gte", 100, True),
+    ("data.amount", "gte", 100.1, False),
+    ("data.ratio", "lt", 1, True),
+    ("data.ratio", "lt", 0.5, False),
+    ("data.ratio", "lte", 0.5, True),
+    ("data.ratio", "lte", 0, False),
+    ("data.name", "gt", "Anm", True),
+    ("data.name", "lt", "a", True),
+    ("data.name", "lte", 5, False),
+    ("data.name", "in", ["Bob", "Ann"], True),
+    ("data.name", "in", ["Bob"], False),
+    ("data.tags", "in", ["a", "b"], False),
+    ("data.amount", "in", [1, 100.0], True),
+    ("data.amount", "in", ["100"], False),
+    ("data.yes", "in", [1, 2], False),
+    ("data.yes", "in", [1, True], True),
+    ("data.one", "in", [True, "1"], False),
+    ("data.none", "in", ["x", None], True),
+    ("data.object", "in", [1, {"a": [1, True]}], True),
+    ("data.absent", "in", ["x", None], False),
+    ("data.absent", "in", ["x"], False),
+    ("data.name", "in", [], False),
+    ("data.name", "contains", "nn", True),
+    ("data.name", "contains", "", True),
+    ("data.name", "contains", "N", False),
+    ("data.name", "contains", 1, False),
+    ("data.amount", "contains", "1", False),
+    ("data.object", "contains", "a", False),
+    ("data.absent", "contains", "a", False),
+    ("data.tags", "contains", "a", True),
+    ("data.tags", "contains", "c", False),
+    ("data.tags", "contains", 1, True),
+    ("data.tags", "contains", None, True),
+    ("data.tags", "contains", False, False),
+    ("data.tags", "contains", {"x": 1.0}, True),
+    ("data.ones", "contains", 1, True),
+    ("data.ones", "contains", True, False),
+    ("data.name", "starts_with", "An", True),
+    ("data.name", "starts_with", "", True),
+    ("data.name", "starts_with", "nn", False),
+    ("data.tags", "starts_with", "a", False),
+    ("data.absent", "starts_with", "", False),
+    ("data.name", "exists", None, True),
+    ("data.name", "exists", True, True),
+    ("data.name", "exists", False, False),
+    ("data.none", "exists", True, True),
+    ("data.absent", "exists", True, False),
+    ("data.absent", "exists", False, True),
+    ("metadata.absent", "exists", None, False),
+]
+
+
+@pytest.mark.parametrize(("field", "operator", "value", "expected"), TABLE)
+def test_holds(field: str, operator: str, value: Any, expected: bool) -> None:
+    assert check(field, operator, value) is expected
+
+
+def test_a_timestamp_is_what_the_sender_wrote() -> None:
+    assert check("timestamp", "starts_with", "2023-", event=an_event(timestamp="2023-12-19T15:53:54Z"))
+
+
+def test_the_classic_form_means_the_same() -> None:
+    assert check("data.amount", "gt", 100, event=an_event('{"amount": 101}'))
+
+
+def test_undecodable_data_is_missing() -> None:
+    event = msgspec.structs.replace(EVENT, data=msgspec.Raw(b"1e999"))
+    assert check("data", "exists", False, event=event)
+    assert check("data.amount", "ne", 1, event=event)
+    assert not check("data.amount", "gt", 1, event=event)
+
+
+def test_attributes_leave_the_data_alone() -> None:
+    view = a_view({"a": 1})
+    compile_condition(Condition(field="event_type", operator="eq", value="x"))(view)
+    assert view._data != {"a": 1}
+    assert view.data == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("operator", "value", "detail"),
+    [
+        ("gt", {}, "gt: the value must be a number or a string, not an object"),
+        ("gte", None, "gte: the value must be a number or a string, not null"),
+        ("lt", True, "lt: the value must be a number or a string, not a boolean"),
+        ("lte", [1], "lte: the value must be a number or a string, not an array"),
+        ("in", "abc", "in: the value must be a list of what the field may be, not a string"),
+        ("in", None, "in: the value must be a list of what the field may be, not null"),
+        ("in", [{1}], "in: the value must be a JSON value, not a set"),
+        ("starts_with", 5, "starts_with: the value must be a string, not a number"),
+        ("exists", 1, "exists: the value must be true (or left out) or false, not a number"),
+        ("exists", "true", "exists: the value must be true (or left out) or false, not a string"),
+        ("exists", 0, "exists: the value must be true (or left out) or false, not a number"),
+        ("eq", {1}, "eq: the value must be a JSON value, not a set"),
+        ("ne", b"", "ne: the value must be a JSON value, not a bytes"),
+        ("contains", {1}, "contains: the value must be a JSON value, not a set"),
+    ],
+)
+def test_refuses_a_value_that_makes_no_sense(operator: str, value: Any, detail: str) -> None:
+    with pytest.raises(ConditionError) as caught:
+        compile_condition(Condition(field="data.x", operator=operator, value=value))
+    assert caught.value.flaws == (("/value", detail),)
+    assert isinstance(caught.value, ValueError)
+
+
+def test_refuses_an_unknown_operator_and_says_which_there_are() -> None:
+    with pytest.raises(ConditionError) as caught:
+        compile_condition(Condition(field="data.x", operator="like"))
+    allowed = "eq, ne, gt, gte, lt, lte, in, contains, starts_with, exists"
+    assert caught.value.flaws == (("/operator", f"no such operator 'like'; allowed are {allowed}"),)
+    assert ", ".join(OPERATORS) == allowed
+
+
+def test_says_all_that_is_wrong() -> None:
+    with pytest.raises(ConditionError, match=r"no such field.*; gt: the value") as caught:
+        compile_condition(Condition(field="x", operator="gt"))
+    assert [flaw.pointer for flaw in caught.value.flaws] == ["/field", "/value"]
+
+
+@pytest.mark.parametrize(
+    "text", ['{"field": "source"}', '{"field": "a", "operator": "eq", "values": 1}', '{"field": 1, "operator": "eq"}']
+)
+def test_the_document_is_strict(text: str) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.json.decode(text, type=Condition)
+
+
+def test_the_document_has_defaults() -> None:
+    condition = msgspec.json.decode('{"field": "source", "operator": "exists"}', type=Condition)
+    assert condition == Condition(field="source", operator="exists", value=None, negate=False)
+
+
+@settings(max_examples=500)
+@given(event=events(), condition=conditions())
+def test_holds_as_a_plain_evaluation_does(event: Event, condition: Condition) -> None:
+    assert compile_condition(condition)(View(event)) is holds(condition, event)
