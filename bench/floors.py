@@ -1,0 +1,60 @@
+"""The floors: what the bare library does, with nothing of ours. ``python -m bench.floors handler PORT`` serves an aiohttp handler
+that decodes the same event and answers; ``client URL SECONDS CONNECTIONS`` posts one body again and again with aiohttp's client.
+"""
+
+import asyncio
+import json
+import sys
+import time
+
+import aiohttp
+import msgspec
+import uvloop
+from aiohttp import web
+
+from services.ingest.submission import Submission
+
+BODY = (
+    b'{"event_id":"x","event_type":"user.created","source":"s","timestamp":1,"data":"{\\"user\\":{\\"id\\":\\"usr-456\\",'
+    b'\\"name\\":\\"Ada Lovelace\\"},\\"amount\\":123.45,\\"items\\":[{\\"sku\\":\\"x-1\\",\\"n\\":2}]}","metadata":{}}'
+)
+
+
+async def handler(port: int) -> None:
+    decode, encode = msgspec.json.Decoder(Submission).decode, msgspec.json.Encoder().encode
+
+    async def answer(request: web.Request) -> web.Response:
+        event = decode(await request.read())
+        return web.Response(body=encode({"event_id": event.event_id, "status": "accepted"}), content_type="application/json")
+
+    app = web.Application()
+    app.router.add_post("/api/v1/events", answer)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port, backlog=1024).start()
+    await asyncio.Event().wait()
+
+
+async def client(url: str, seconds: float, connections: int) -> None:
+    sent = 0
+    end = time.perf_counter() + seconds
+    headers = {"Content-Type": "application/json", "webhook-id": "evt_1", "webhook-timestamp": "1700000000"}
+    connector = aiohttp.TCPConnector(limit=connections)
+    async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session:
+
+        async def loop() -> None:
+            nonlocal sent
+            while time.perf_counter() < end:
+                async with session.post(url, data=BODY, headers=headers, allow_redirects=False) as response:
+                    await response.read()
+                    sent += 1
+
+        await asyncio.gather(*(loop() for _ in range(connections)))
+    print(json.dumps({"rate": sent / seconds}))
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "handler":
+        uvloop.run(handler(int(sys.argv[2])))
+    else:
+        uvloop.run(client(sys.argv[2], float(sys.argv[3]), int(sys.argv[4])))

@@ -1,0 +1,156 @@
+"""The stage of a benchmark: real processes on this machine, pinned to cores, ended when it is over."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+SYSTEM, OTHER = {0}, {min(1, (os.cpu_count() or 1) - 1)}
+BOTH = SYSTEM | OTHER
+READY_SECONDS = 30.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def get(url: str, method: str = "GET", body: Any = None, timeout: float = 10.0) -> Any:
+    """The decoded JSON of an answer (None where it has no body)."""
+    data = json.dumps(body).encode() if body is not None else None
+    request = urllib.request.Request(url, data=data, method=method, headers={"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=timeout) as response:
+        text = response.read()
+    return json.loads(text) if text else None
+
+
+def wait_for(url: str, seconds: float = READY_SECONDS) -> None:
+    """Until the URL answers 200."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            get(url)
+        except (urllib.error.URLError, OSError):
+            if time.monotonic() > end:
+                raise TimeoutError(f"{url} is not ready after {seconds:g} s") from None
+            time.sleep(0.05)
+        else:
+            return
+
+
+class Stage:
+    """Starts processes and ends them all."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="tas-bench-"))
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._ops: dict[str, int] = {}
+        self._rss: dict[str, list[int]] = {}
+        self._stop = threading.Event()
+        threading.Thread(target=self._sample, daemon=True).start()
+        self.nats_port = free_port()
+        self.http_port = free_port()
+        self.control_port = free_port()
+
+    def start(self, name: str, command: Sequence[str], cores: set[int], env: dict[str, str] | None = None) -> None:
+        log = (self.folder / f"{name}.log").open("wb")
+        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **(env or {})})
+        os.sched_setaffinity(process.pid, cores)
+        self._processes[name] = process
+
+    def nats(self, cores: set[int]) -> None:
+        config = self.folder / "nats.conf"
+        config.write_text(
+            f"host: 127.0.0.1\nport: {self.nats_port}\nmax_payload: 8MB\nmax_pending: 256MB\n"
+            f'jetstream {{ store_dir: "{self.folder}/js", max_file_store: 20GB }}\n'
+        )
+        self.start("nats", [str(Path(sys.executable).parent / "nats-server"), "-c", str(config)], cores)
+
+    def service(self, name: str, cores: set[int], **settings: Any) -> None:
+        self._ops[name] = free_port()
+        ports = {"ingest": self.http_port, "control": self.control_port}
+        env = {"TAS_NATS_URL": f"nats://127.0.0.1:{self.nats_port}", "TAS_OPS_PORT": str(self._ops[name])}
+        if name in ports:
+            env["TAS_HTTP_PORT"] = str(ports[name])
+        env |= {f"TAS_{key.upper()}": str(value) for key, value in settings.items()}
+        self.start(name, [sys.executable, "-m", f"services.{name}"], cores, env)
+
+    def ready(self, name: str) -> None:
+        try:
+            wait_for(f"http://127.0.0.1:{self._ops[name]}/ready")
+        except TimeoutError:
+            raise TimeoutError(f"{name} is not ready:\n{(self.folder / f'{name}.log').read_text()[-2000:]}") from None
+
+    def stop(self, name: str) -> None:
+        process = self._processes.pop(name)
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def run(self, command: Sequence[str], cores: set[int]) -> Any:
+        """Run to the end; its standard output is JSON."""
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        os.sched_setaffinity(process.pid, cores)
+        output, _ = process.communicate()
+        if process.returncode:
+            raise RuntimeError(f"{command} ended with {process.returncode}")
+        return json.loads(output)
+
+    def sink(self, cores: set[int]) -> int:
+        port = free_port()
+        self.start("sink", [sys.executable, "-m", "bench.sink", str(port)], cores)
+        wait_for(f"http://127.0.0.1:{port}/stats")
+        return port
+
+    def target(self, document: dict[str, Any]) -> None:
+        get(f"http://127.0.0.1:{self.control_port}/api/v1/forwarding/targets", "POST", document)
+
+    def stats(self) -> Any:
+        return get(f"http://127.0.0.1:{self.control_port}/api/v1/stats")
+
+    def memory(self) -> dict[str, tuple[float, float]]:
+        """MiB of each process: in the middle of its life, and the most."""
+        mib = 1 << 20
+        return {name: (seen[len(seen) // 2] / mib, max(seen) / mib) for name, seen in self._rss.items() if seen}
+
+    def _sample(self) -> None:
+        page = os.sysconf("SC_PAGE_SIZE")
+        while not self._stop.wait(0.5):
+            for name, process in list(self._processes.items()):
+                try:
+                    pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
+                except (OSError, IndexError):
+                    continue
+                self._rss.setdefault(name, []).append(pages * page)
+
+    def close(self) -> None:
+        self._stop.set()
+        for name in list(self._processes):
+            self.stop(name)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextmanager
+def stage() -> Iterator[Stage]:
+    """A stage with its end."""
+    here = Stage()
+    try:
+        yield here
+    finally:
+        here.close()

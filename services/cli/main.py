@@ -1,0 +1,52 @@
+"""The ``tas`` command: for now the door to the all-in-one gateway."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from tas_mcp import __version__
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="TAS MCP, an event gateway.", pretty_exceptions_enable=False)
+console = Console(highlight=False, soft_wrap=True)
+
+
+@app.callback(invoke_without_command=True)
+def options(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        console.print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def dev(
+    data: Annotated[Path | None, typer.Option(help="Folder for the data [default: the user's state folder].")] = None,
+    ephemeral: Annotated[bool, typer.Option("--ephemeral", help="Keep no data.")] = False,
+    demo: Annotated[bool, typer.Option("--demo", help="Show each delivery on the terminal.")] = False,
+    demo_port: Annotated[int, typer.Option(help="Port of the demo receiver.")] = 8089,
+    nats_port: Annotated[int, typer.Option(help="Port of the embedded broker.")] = 4222,
+) -> None:
+    """Run the whole gateway in one process, with an embedded broker.
+
+    Settings come from the environment: TAS_HTTP_PORT, TAS_LOG_LEVEL, TAS_MAX_EVENT_BYTES ...
+    """
+    from services.dev.main import Options, default_data
+    from services.dev.main import dev as run_dev
+    from tas_mcp.service import start
+
+    if data and ephemeral:
+        raise typer.BadParameter("--data and --ephemeral exclude each other")
+    folder = None if ephemeral else data or default_data()
+
+    def say(text: str) -> None:
+        console.print(text, markup=False)
+
+    def show(webhook_id: str, body: str) -> None:
+        console.print(f"-> {webhook_id} {body}", markup=False, style="green")
+
+    start(run_dev(Options(data=folder, nats_port=nats_port, demo=demo, demo_port=demo_port), say, show))
+
+
+def main() -> None:
+    app()

@@ -1,0 +1,138 @@
+"""The dead letters: read, put back, thrown away."""
+
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import Raw
+
+from services.control.store import Store
+from tas_mcp import subjects, telemetry
+from tas_mcp.broker import JetStream, Message, Publisher
+from tas_mcp.errors import Rejected
+from tas_mcp.messages import JSON_NULL, DeadLetter, decode_dead_letter, decode_event, encode, event_key
+
+log = telemetry.logger("dead")
+
+PAGE_BYTES = 16 * 1024 * 1024
+REDRIVEN = telemetry.counter("mcp_redriven_dead_letters", "Dead letters that were put back")
+UNREADABLE = "unreadable"
+"""The reason of a letter whose message was no event or no delivery: there is nothing in it to put back."""
+
+
+class Letter(NamedTuple):
+    """A stored dead letter. ``body`` is None where it cannot be read (``flaw`` says why)."""
+
+    seq: int
+    target_id: str
+    body: DeadLetter | None
+    flaw: str = ""
+
+    def shown(self) -> dict[str, Any]:
+        """As the API shows it."""
+        found: dict[str, Any] = {"id": str(self.seq), "target_id": self.target_id}
+        if self.body is None:
+            return {**found, "event_id": "", "reason": UNREADABLE, "detail": self.flaw, "attempts": [], "event": None, "at": None}
+        body = self.body
+        return {
+            **found,
+            "event_id": body.event_id,
+            "reason": body.reason,
+            "detail": body.detail,
+            "attempts": body.delivery.attempts,
+            "event": body.delivery.event,
+            "at": body.at,
+            "event_seq": body.delivery.event_seq,
+            "rule_id": body.delivery.rule_id,
+            "revision": body.delivery.revision,
+            "redrives": body.delivery.redrives,
+        }
+
+
+class DeadLetters:
+    """The letters of all targets, by their sequence in DEAD."""
+
+    def __init__(self, jetstream: JetStream, publisher: Publisher, store: Store) -> None:
+        self._jetstream = jetstream
+        self._publisher = publisher
+        self._store = store
+
+    async def page(self, target_id: str | None, start: int, limit: int) -> tuple[list[Letter], int | None]:
+        """At most ``limit`` letters from sequence ``start`` on, of one target or of all, and where the next page starts."""
+        subject = subjects.ALL_DEAD if target_id is None else subjects.dead(target_id)
+        request = {"seq": start, "next_by_subj": subject, "batch": limit, "max_bytes": PAGE_BYTES}
+        found = await self._jetstream.direct(subjects.DEAD, request)
+        letters = [_letter(int(headers["Nats-Sequence"]), headers["Nats-Subject"], m) for m in found if (headers := m.headers)]
+        left = int((found[-1].headers or {}).get("Nats-Num-Pending", 0)) if found else 0
+        return letters, letters[-1].seq + 1 if left else None
+
+    async def get(self, seq: int) -> Letter:
+        """One letter.
+
+        Raises:
+            Rejected: ``NOT_FOUND``.
+        """
+        message = await self._jetstream.message(subjects.DEAD, seq)
+        if message is None:
+            raise _missing(seq)
+        return _letter(seq, message.subject, message)
+
+    async def discard(self, seq: int) -> None:
+        if not await self._jetstream.delete_message(subjects.DEAD, seq):
+            raise _missing(seq)
+        log.warning("dead letter discarded", id=seq)
+
+    async def redrive(self, letter: Letter) -> None:
+        """Put it back where it came from, then delete it here. Its message id is made so that only the same redrive, tried twice,
+        is taken for a duplicate.
+
+        Raises:
+            Rejected: ``CONFLICT``: it cannot be put back, and why.
+        """
+        body = letter.body
+        if body is None or body.reason == UNREADABLE:
+            raise Rejected("CONFLICT", f"dead letter {letter.seq} holds nothing that could be read, so nothing to put back")
+        event = await self._event(letter.seq, body)
+        if body.target_id == subjects.POISON:
+            await self._put_event_back(letter.seq, event)
+        else:
+            await self._put_delivery_back(body, event)
+        await self._jetstream.delete_message(subjects.DEAD, letter.seq)
+        REDRIVEN.inc()
+        log.info("dead letter redriven", id=letter.seq, target=body.target_id, event_id=body.event_id)
+
+    async def _put_delivery_back(self, body: DeadLetter, event: Raw) -> None:
+        if (await self._store.get(body.target_id)).target is None:
+            raise Rejected("CONFLICT", f"there is no target {body.target_id!r} any more; create it, then redrive")
+        redrives = body.delivery.redrives + 1
+        delivery = msgspec.structs.replace(body.delivery, event=event, attempts=[], redrives=redrives)
+        msg_id = f"{delivery.event_seq}:{body.target_id}:r{redrives}"
+        await self._publisher.store(subjects.deliveries(body.target_id), encode(delivery), msg_id=msg_id)
+
+    async def _put_event_back(self, seq: int, raw: Raw) -> None:
+        """An event that killed its worker: once more through the rules. If it does so again, that letter is a new one, hence this
+        letter's sequence in the id."""
+        event = decode_event(raw)
+        msg_id = f"{event_key(event.source, event.event_id)}:r{seq}"
+        await self._publisher.store(subjects.events(event.event_type), bytes(raw), msg_id=msg_id)
+
+    async def _event(self, seq: int, body: DeadLetter) -> Raw:
+        """The letter's event. One that was too large for its letter was stored there without its data, which is in EVENTS."""
+        raw, event_seq = body.delivery.event, body.delivery.event_seq
+        if f"the data is in EVENTS, sequence {event_seq}" not in body.detail or decode_event(raw).data != JSON_NULL:
+            return raw
+        stored = await self._jetstream.message(subjects.EVENTS, event_seq)
+        if stored is None:
+            raise Rejected("CONFLICT", f"dead letter {seq} was stored without its data, which is not in EVENTS any more")
+        return Raw(stored.data)
+
+
+def _letter(seq: int, subject: str, message: Message) -> Letter:
+    target_id = subjects.target_id(subject)
+    try:
+        return Letter(seq, target_id, decode_dead_letter(message.data))
+    except (msgspec.MsgspecError, ValueError) as error:
+        return Letter(seq, target_id, None, str(error))
+
+
+def _missing(seq: int) -> Rejected:
+    return Rejected("NOT_FOUND", f"there is no dead letter {seq}")

@@ -1,0 +1,130 @@
+"""Changes of targets, each by compare-and-set: checked whole, the consumer made first, then the document, then waited for until
+the process replicas have it in force."""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from services.control.lanes import Lanes
+from services.control.presence import Presences
+from services.control.removal import Removals
+from services.control.requests import Precondition
+from services.control.store import Entry, Store
+from tas_mcp import targets, telemetry
+from tas_mcp.errors import Rejected
+from tas_mcp.targets import AnyTarget, Removed
+
+log = telemetry.logger("editing")
+
+TRIES = 5
+"""How often a change is made anew on what somebody else wrote in between."""
+
+Queue = Literal["dead", "discard"]
+
+
+class Saved(NamedTuple):
+    target_id: str
+    revision: int
+    in_force: bool
+
+
+class Editor:
+    """Creates, replaces and removes targets."""
+
+    def __init__(self, store: Store, lanes: Lanes, presences: Presences, removals: Removals) -> None:
+        self._store = store
+        self._lanes = lanes
+        self._presences = presences
+        self._removals = removals
+
+    async def create(self, document: Any) -> Saved:
+        """Store a new target.
+
+        Raises:
+            Rejected: ``INVALID_TARGET``, or ``CONFLICT`` where the id is taken.
+        """
+        target, _ = targets.check(document)
+
+        def build(entry: Entry) -> AnyTarget:
+            if entry.exists and not entry.removed:
+                raise Rejected("CONFLICT", f"target {target.id!r} exists already; change it with PUT")
+            return target
+
+        return await self._write(target.id, build, lambda _: None)
+
+    async def replace(self, target_id: str, document: Any, check: Precondition) -> Saved:
+        """Store a target, new or over the old one. The id is ``target_id`` whatever the document says.
+
+        Raises:
+            Rejected: ``INVALID_TARGET``, ``CONFLICT`` (it is being removed), ``PRECONDITION_FAILED``.
+        """
+        if isinstance(document, dict):
+            document = {**{key: value for key, value in document.items() if key != "status"}, "id": target_id}
+
+        def build(entry: Entry) -> AnyTarget:
+            return targets.check(targets.unmask(document, entry.target))[0]
+
+        return await self._write(target_id, build, check)
+
+    async def change(self, target_id: str, changes: dict[str, Any], check: Precondition) -> Saved:
+        """Store an existing target with some of its members changed."""
+
+        def build(entry: Entry) -> AnyTarget:
+            if entry.target is None:
+                raise missing(target_id)
+            return msgspec.structs.replace(entry.target, **changes)
+
+        return await self._write(target_id, build, check)
+
+    async def remove(self, target_id: str, queue: Queue, check: Precondition) -> Saved:
+        """Remove a target: at once where nothing is owed to it, else behind a tombstone. Asked again with ``discard``, a removal
+        under way drops what is still queued."""
+        for _ in range(TRIES):
+            entry = await self._store.get(target_id)
+            under_way = entry.removed is not None and not (entry.removed.queue == "dead" and queue == "discard")
+            if not entry.exists or under_way:
+                raise missing(target_id)
+            check(entry.revision)
+            removed = Removed(id=target_id, queue=queue)
+            try:
+                revision = await self._store.put(target_id, removed, entry.revision)
+            except Rejected as error:
+                _only_stale(error)
+                continue
+            log.info("target deleted", target=target_id, revision=revision, queue=queue)
+            in_force = await self._presences.in_force(revision)
+            if in_force:
+                await self._removals.finish(Entry(target_id, revision, removed))
+            return Saved(target_id, revision, in_force)
+        raise _contended(target_id)
+
+    async def _write(self, target_id: str, build: Callable[[Entry], AnyTarget], check: Precondition) -> Saved:
+        for _ in range(TRIES):
+            entry = await self._store.get(target_id)
+            if entry.removed:
+                raise Rejected("CONFLICT", f"target {target_id!r} is being removed: what was queued for it is not done yet")
+            check(entry.revision if entry.exists else 0)
+            target = build(entry)
+            await self._lanes.ensure(target.id)
+            try:
+                revision = await self._store.put(target.id, target, entry.revision)
+            except Rejected as error:
+                _only_stale(error)
+                continue
+            log.info("target saved", target=target.id, revision=revision)
+            return Saved(target.id, revision, await self._presences.in_force(revision))
+        raise _contended(target_id)
+
+
+def missing(target_id: str) -> Rejected:
+    return Rejected("NOT_FOUND", f"there is no target {target_id!r}")
+
+
+def _only_stale(error: Rejected) -> None:
+    if error.code != "STALE_REVISION":
+        raise error
+
+
+def _contended(target_id: str) -> Rejected:
+    return Rejected("CONFLICT", f"target {target_id!r} is being changed by others all the time; try again")

@@ -1,0 +1,56 @@
+"""The control service: its parts, put together."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from services.control import api_dead, api_stats, api_targets
+from services.control.dead import DeadLetters
+from services.control.editing import Editor
+from services.control.janitor import Janitor
+from services.control.lanes import Lanes
+from services.control.parked import Parked
+from services.control.presence import Presences
+from services.control.readings import Readings
+from services.control.removal import Removals
+from services.control.requests import BODY_BYTES
+from services.control.retention import Retention
+from services.control.settings import Settings
+from services.control.store import Store
+from services.control.topology import Topology
+from tas_mcp.broker import JetStream
+from tas_mcp.service import Runtime, run
+
+
+@asynccontextmanager
+async def control(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
+    connection, publisher = runtime.connection, runtime.publisher
+    jetstream = JetStream(connection)
+    topology = Topology(connection, settings)
+    store = Store(jetstream, publisher)
+    presences = Presences(connection, "process")
+    lanes = Lanes(jetstream, store, settings)
+    parked = Parked(jetstream, publisher)
+    removals = Removals(jetstream, store, lanes, parked, presences)
+    readings = Readings(jetstream, store)
+    steps = {
+        "retention": Retention(jetstream, settings.event_retention_seconds).purge,
+        "lanes": lanes.mend,
+        "parked": parked.sweep,
+        "removals": removals.finish_all,
+        "readings": readings.refresh,
+    }
+    runtime.ops.check("streams", lambda: topology.trouble)
+    runtime.mount(
+        [
+            *api_targets.routes(topology, store, Editor(store, lanes, presences, removals), readings),
+            *api_dead.routes(topology, DeadLetters(jetstream, publisher, store)),
+            *api_stats.routes(topology, readings),
+        ],
+        BODY_BYTES,
+    )
+    async with topology.running(), presences.running(), Janitor(topology, steps, settings.janitor_seconds).running():
+        yield
+
+
+def main() -> None:
+    run("control", Settings, control)

@@ -1,0 +1,107 @@
+"""What the broker holds right now: streams, consumers, and what is owed to each target; for people, and as metrics."""
+
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from services.control.store import Entry, Store
+from services.control.streams import SHARES
+from tas_mcp import subjects, telemetry
+from tas_mcp.broker import BrokerError, JetStream
+from tas_mcp.broker.jetstream import CONSUMER_NOT_FOUND
+
+MAX_TARGETS = 1000
+"""For how many targets one answer tells the counts."""
+
+FILL = telemetry.gauge("mcp_stream_fill_ratio", "Part of its room that a stream uses", ["stream"])
+PENDING = telemetry.gauge("mcp_consumer_pending", "Messages that a consumer is not done with", ["stream", "consumer"])
+
+
+class Readings:
+    """Reads from the broker."""
+
+    def __init__(self, jetstream: JetStream, store: Store, clock: Callable[[], float] = time.time) -> None:
+        self._jetstream = jetstream
+        self._store = store
+        self._clock = clock
+        self._shown: set[tuple[str, str]] = set()
+
+    async def refresh(self) -> None:
+        """Set the gauges."""
+        for name, stream in (await self.streams()).items():
+            FILL.labels(name).set(stream["fill"])
+        pending = {
+            (stream, info["name"]): info["num_pending"] + info["num_ack_pending"]
+            for stream in (subjects.EVENTS, subjects.DELIVERIES)
+            for info in await self._jetstream.consumers(stream)
+        }
+        for labels, count in pending.items():
+            PENDING.labels(*labels).set(count)
+        for labels in self._shown - pending.keys():
+            PENDING.remove(*labels)
+        self._shown = set(pending)
+
+    async def streams(self) -> dict[str, dict[str, Any]]:
+        """How full each stream is. The room of DELIVERIES is its high-water mark."""
+        found = {}
+        for name in SHARES:
+            info = await self._jetstream.stream_info(name)
+            state, config = info["state"], info["config"]
+            mark = int((config.get("metadata") or {}).get(subjects.HIGH_WATER, 0))
+            room = mark or max(0, config["max_bytes"])
+            found[name] = {
+                "messages": state["messages"],
+                "bytes": state["bytes"],
+                "max_bytes": room,
+                "fill": round(state["bytes"] / room, 4) if room else 0.0,
+                "first_seq": state["first_seq"],
+                "last_seq": state["last_seq"],
+            }
+        return found
+
+    async def process(self) -> dict[str, int]:
+        """The lag of the process tier."""
+        return _lag(await self._jetstream.consumer_info(subjects.EVENTS, subjects.PROCESS))
+
+    async def targets(self) -> dict[str, dict[str, int]]:
+        """What is owed to each target, and what was given up; the first ``MAX_TARGETS``."""
+        consumers = {info["name"]: _lag(info) for info in await self._jetstream.consumers(subjects.DELIVERIES)}
+        dead = await self._jetstream.subjects(subjects.DEAD, subjects.ALL_DEAD)
+        any_parked = await self._jetstream.count(subjects.DELIVERIES, subjects.ALL_RETRIES)
+        found = {}
+        for entry in (await self._store.all())[:MAX_TARGETS]:
+            lag = consumers.get(subjects.forward_consumer(entry.id), {})
+            parked = await self._jetstream.count(subjects.DELIVERIES, subjects.all_retries(entry.id)) if any_parked else 0
+            found[entry.id] = {"pending": sum(lag.values()), "parked": parked, "dead": dead.get(subjects.dead(entry.id), 0)}
+        return found
+
+    async def status(self, entry: Entry) -> dict[str, Any]:
+        """The state of one target, as far as it is known here."""
+        target = entry.target
+        state = "invalid" if target is None else "disabled" if not target.enabled else "paused" if target.paused else "active"
+        try:
+            info = await self._jetstream.consumer_info(subjects.DELIVERIES, subjects.forward_consumer(entry.id))
+            pending = sum(_lag(info).values())
+        except BrokerError as error:
+            if error.err_code != CONSUMER_NOT_FOUND:
+                raise
+            state, pending = "waiting", 0  # the janitor makes it again
+        return {
+            "state": state,
+            "pending": pending,
+            "parked": await self._jetstream.count(subjects.DELIVERIES, subjects.all_retries(entry.id)),
+            "dead": await self._jetstream.count(subjects.DEAD, subjects.dead(entry.id)),
+            "oldest_pending_seconds": await self._oldest(subjects.deliveries(entry.id)) if pending else None,
+        }
+
+    async def _oldest(self, subject: str) -> float | None:
+        found = await self._jetstream.direct(subjects.DELIVERIES, {"seq": 1, "next_by_subj": subject, "batch": 1})
+        if not found:
+            return None
+        at = datetime.fromisoformat((found[0].headers or {})["Nats-Time-Stamp"]).timestamp()
+        return round(max(0.0, self._clock() - at), 3)
+
+
+def _lag(info: dict[str, Any]) -> dict[str, int]:
+    return {"pending": info["num_pending"], "ack_pending": info["num_ack_pending"]}

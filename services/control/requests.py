@@ -1,0 +1,134 @@
+"""What the management API reads from every request alike: JSON bodies, pages, preconditions."""
+
+import asyncio
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec
+from aiohttp import web
+
+from services.control.topology import Topology
+from tas_mcp.errors import Flaw, Rejected
+from tas_mcp.http import Handler, answering
+from tas_mcp.validation import flaw
+
+BODY_BYTES = 1_048_576
+BODY_SECONDS = 10.0
+LIMIT = 100
+MAX_LIMIT = 1000
+
+_TAG = re.compile(r'(?:W/)?"([^"]*)"\Z').match
+
+Precondition = Callable[[int], None]
+"""Given the revision of what is there (0: nothing), says by ``Rejected`` that the caller wants another."""
+
+
+class Page(NamedTuple):
+    """The part of a list that is asked for: at most ``limit`` items after ``cursor`` (``""``: from the start)."""
+
+    limit: int
+    cursor: str
+
+
+def guarded(topology: Topology, handler: Handler) -> Handler:
+    """Wrap a handler: errors become problems, and it is not called before the streams are made."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        await topology.made()
+        return await handler(request)
+
+    return answering(handle)
+
+
+async def json_body(request: web.Request) -> Any:
+    """The decoded body.
+
+    Raises:
+        Rejected: ``UNSUPPORTED_MEDIA_TYPE``, ``TOO_LARGE``, or ``INVALID_REQUEST`` where it is no JSON.
+    """
+    if request.content_type != "application/json":
+        given = request.headers.get("Content-Type", "")
+        raise Rejected("UNSUPPORTED_MEDIA_TYPE", f"Content-Type {given!r}: send application/json")
+    body = await _body(request)
+    try:
+        return msgspec.json.decode(body)
+    except (ValueError, RecursionError) as error:
+        what = flaw(error)
+        raise Rejected("INVALID_REQUEST", f"the body is no JSON: {what.detail}", [what]) from None
+
+
+async def _body(request: web.Request) -> bytes:
+    too_large = Rejected("TOO_LARGE", f"the body is larger than {BODY_BYTES} bytes")
+    if (request.content_length or 0) > BODY_BYTES:
+        raise too_large
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            body = await request.read()
+    except TimeoutError:
+        raise Rejected("TIMEOUT", f"the body did not arrive within {BODY_SECONDS:g} s") from None
+    except web.HTTPRequestEntityTooLarge:
+        raise too_large from None
+    if len(body) > BODY_BYTES:
+        raise too_large
+    return body
+
+
+def page(request: web.Request) -> Page:
+    """The page asked for by ``?limit=&cursor=``."""
+    text = request.query.get("limit", str(LIMIT))
+    limit = int(text) if re.fullmatch(r"[0-9]{1,9}", text) else 0
+    if not 1 <= limit <= MAX_LIMIT:
+        raise _bad_parameter("limit", f"{text!r} is no number from 1 to {MAX_LIMIT}")
+    return Page(limit, request.query.get("cursor", ""))
+
+
+def choice(request: web.Request, name: str, choices: tuple[str, ...]) -> str:
+    """A query parameter that is one of a few words; the first where it is absent."""
+    given = request.query.get(name, choices[0])
+    if given not in choices:
+        raise _bad_parameter(name, f"{given!r} is none of {', '.join(choices)}")
+    return given
+
+
+def sequence(request: web.Request, cursor: str) -> int:
+    """A cursor that is a stream sequence; 1 where it is empty."""
+    if not cursor:
+        return 1
+    if not re.fullmatch(r"[0-9]{1,18}", cursor) or int(cursor) < 1:
+        raise _bad_parameter("cursor", f"{cursor!r} is none that {request.path} gave")
+    return int(cursor)
+
+
+def etag(revision: int) -> str:
+    return f'"{revision}"'
+
+
+def precondition(request: web.Request) -> Precondition:
+    """What ``If-Match`` and ``If-None-Match`` ask for."""
+    wanted = _tags(request.headers.get("If-Match"), "If-Match")
+    unwanted = _tags(request.headers.get("If-None-Match"), "If-None-Match")
+
+    def check(revision: int) -> None:
+        if wanted is not None and (not revision or not wanted & {"*", str(revision)}):
+            raise Rejected("PRECONDITION_FAILED", f"If-Match does not hold: the revision is {revision or 'none'}")
+        if unwanted is not None and revision and unwanted & {"*", str(revision)}:
+            raise Rejected("PRECONDITION_FAILED", f"If-None-Match does not hold: the revision is {revision}")
+
+    return check
+
+
+def _tags(header: str | None, name: str) -> set[str] | None:
+    if header is None:
+        return None
+    found = set()
+    for each in header.split(","):
+        tag = _TAG(each.strip())
+        if tag is None and each.strip() != "*":
+            raise Rejected("INVALID_REQUEST", f'{name}: {header!r} is no list of entity tags such as "17"')
+        found.add(tag.group(1) if tag else "*")
+    return found
+
+
+def _bad_parameter(name: str, detail: str) -> Rejected:
+    return Rejected("INVALID_REQUEST", f"query parameter {name}: {detail}", [Flaw("", f"query parameter {name}: {detail}")])

@@ -1,0 +1,29 @@
+"""The settings of the control service."""
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from tas_mcp.settings import Count, Port, Seconds, ServiceSettings
+
+
+class Settings(ServiceSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``TAS_STORE_BYTES=1073741824`` overrides ``store_bytes``."""
+
+    http_port: Port = 8080
+    store_bytes: Count = 10 * 1024**3
+    """How much all streams together may store; each gets a fixed share."""
+    replicas: Annotated[int, Meta(ge=1, le=5)] = 1
+    """How many servers keep each stream: 1 on a laptop, 3 in a cluster."""
+    dedupe_seconds: Seconds = 120.0
+    """How long the broker remembers the id of an event, to store a repeated one only once."""
+    event_retention_seconds: Seconds = 72 * 3600.0
+    """How long events are kept; never less than until all that read them have done so."""
+    process_ack_pending: Count = 8000
+    """How many events may be with the process replicas, all together, at once."""
+    target_ack_pending: Count = 2000
+    """How many deliveries of one target may be with the forward replicas, all together, at once."""
+    target_consumers_in_memory: bool = False
+    """Keep the state of the targets' consumers in memory: faster with hundreds of active targets; made anew after a restart."""
+    janitor_seconds: Seconds = 5.0
+    """How often the janitor makes its round."""

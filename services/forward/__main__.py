@@ -1,0 +1,3 @@
+from services.forward.main import main
+
+main()

@@ -1,0 +1,31 @@
+"""The bodies that an event can be delivered as. Pure."""
+
+from msgspec import Struct
+
+from tas_mcp.messages import Event, encode
+from tas_mcp.routing import payload_text
+
+
+class _Classic(Struct):
+    """The ``tas`` format: the event as it was submitted, its data as a JSON string (what classic receivers expect)."""
+
+    event_id: str
+    event_type: str
+    source: str
+    timestamp: int | str
+    data: str
+    metadata: dict[str, str]
+
+
+def tas(event: Event) -> bytes:
+    """The whole event; ``data`` is its JSON text in a string."""
+    text = payload_text(event.data).decode()
+    return encode(_Classic(event.event_id, event.event_type, event.source, event.timestamp, text, event.metadata))
+
+
+def data(event: Event) -> bytes:
+    """The payload alone, byte for byte as it was sent."""
+    return payload_text(event.data)
+
+
+FORMATS = {"tas": tas, "data": data}

@@ -1,0 +1,19 @@
+"""How a delivery attempt can go wrong."""
+
+from tas_mcp.errors import Rejected, Unavailable
+
+
+class Refused(Rejected):
+    """The target will never take it. ``status`` is its own status code."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__("REFUSED", detail)
+        self.status = status
+
+
+class Failed(Unavailable):
+    """It may take it later. ``status`` 0: it gave no answer; ``retry_after`` in seconds, 0: it did not say."""
+
+    def __init__(self, status: int, detail: str, retry_after: float = 0.0) -> None:
+        super().__init__(detail, retry_after)
+        self.status = status

@@ -1,0 +1,106 @@
+"""Which request heads the express lane takes. Pure: the bytes of a head in, what matters of it out.
+
+The lane never judges: a head that is not plainly a POST of JSON to an event route, with nothing unusual about its framing, goes
+to aiohttp, whose answer then is the only one. So the two cannot disagree about what is malformed.
+
+Clients repeat themselves: on a kept connection nearly every head has been seen before, byte for byte. ``Heads`` remembers what
+came of the last ones, which makes reading a head a look-up.
+"""
+
+from typing import NamedTuple
+
+import httptools
+
+from services.ingest.paths import BATCH_PATH, EVENTS_PATH
+
+MAX_HEAD_BYTES = 8192
+MAX_HEADERS = 64
+REMEMBERED = 2048
+REMEMBERED_BYTES = 1024
+
+_PATHS = {EVENTS_PATH.encode(): False, BATCH_PATH.encode(): True}
+_TYPES = frozenset((b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"))
+_ONCE = frozenset((b"host", b"content-type", b"content-length", b"connection", b"x-request-id"))
+_UNUSUAL = frozenset(
+    (b"transfer-encoding", b"expect", b"upgrade", b"prefer", b"content-encoding", b"te", b"trailer", b"http2-settings",
+     b"proxy-connection", b"keep-alive")
+)  # fmt: skip
+
+
+class Head(NamedTuple):
+    """A plain request: whether it goes to the batch route, the length of its body, and its X-Request-Id (or ``""``)."""
+
+    batch: bool
+    length: int
+    request_id: str
+
+
+class _Parsed:
+    """What httptools (llhttp, strict) tells of a head."""
+
+    def __init__(self) -> None:
+        self.url = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.complete = False
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        self.complete = True
+
+
+def read(head: bytes, max_body: int) -> Head | None:
+    """What the head (up to and with its empty line) asks for, or None where aiohttp is to look at it."""
+    if len(head) > MAX_HEAD_BYTES or b"\0" in head or b"\r\n " in head or b"\r\n\t" in head:
+        return None
+    if not head.count(b"\n") == head.count(b"\r") == head.count(b"\r\n"):
+        return None
+    parsed = _Parsed()
+    parser = httptools.HttpRequestParser(parsed)
+    try:
+        parser.feed_data(head)
+    except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+        return None
+    if not parsed.complete or parser.get_method() != b"POST" or parser.get_http_version() != "1.1":
+        return None
+    if parsed.url not in _PATHS or len(parsed.headers) > MAX_HEADERS:
+        return None
+    return _plain(_PATHS[parsed.url], parsed.headers, max_body)
+
+
+def _plain(batch: bool, headers: list[tuple[bytes, bytes]], max_body: int) -> Head | None:
+    once: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name in _UNUSUAL or (name in _ONCE and name in once):
+            return None
+        if name in _ONCE:
+            once[name] = value
+    length = once.get(b"content-length", b"")
+    if not (length.isdigit() and len(length) <= 7 and 0 < int(length) <= max_body) or not once.get(b"host"):
+        return None
+    if once.get(b"content-type", b"").lower() not in _TYPES or once.get(b"connection", b"keep-alive").lower() != b"keep-alive":
+        return None
+    return Head(batch, int(length), once.get(b"x-request-id", b"").decode("latin-1"))
+
+
+class Heads:
+    """Reads heads, and remembers the short ones that were plain."""
+
+    def __init__(self, max_body: int) -> None:
+        self._max_body = max_body
+        self._seen: dict[bytes, Head] = {}
+
+    def read(self, head: bytes) -> Head | None:
+        """As ``read``."""
+        found = self._seen.get(head)
+        if found is None:
+            found = read(head, self._max_body)
+            if found is not None and len(head) <= REMEMBERED_BYTES:
+                if len(self._seen) >= REMEMBERED:
+                    self._seen.clear()
+                self._seen[head] = found
+        return found

@@ -1,0 +1,110 @@
+"""The event routes over aiohttp: every request that the express lane does not take."""
+
+import asyncio
+from collections.abc import Mapping
+
+from aiohttp import web
+
+from services.ingest import answers, batch
+from services.ingest.answers import Answer
+from services.ingest.intake import Accepted, Counted, Intake
+from services.ingest.paths import BATCH_PATH, EVENTS_PATH
+from services.ingest.settings import Settings
+from tas_mcp.errors import Rejected, TasError
+from tas_mcp.http import Handler, answering, failure, request_id
+
+JSON_TYPES = frozenset(("", "application/json", "application/octet-stream"))
+FORM_TYPE = "application/x-www-form-urlencoded"
+"""What curl sends when nobody says otherwise; read as JSON, except from a foreign web page, whose forms need no permission."""
+
+
+def routes(settings: Settings, intake: Intake) -> list[web.RouteDef]:
+    """The routes of the ingest service."""
+    return [
+        web.post(EVENTS_PATH, take_one(settings, intake)),
+        web.post(BATCH_PATH, answering(take_batch(settings, intake))),
+    ]
+
+
+def take_one(settings: Settings, intake: Intake) -> Handler:
+    """POST /api/v1/events. A hot path: no context, and no header that a plain accepted event does not need."""
+    counted = Counted("http")
+
+    async def take(request: web.Request) -> web.StreamResponse:
+        check_headers(request.headers)
+        body = await read_body(request, settings.body_seconds)
+        future: asyncio.Future[Accepted | TasError] = asyncio.get_running_loop().create_future()
+
+        def settle(answer: Accepted | TasError) -> None:
+            if not future.done():  # done: the request was cancelled
+                future.set_result(answer)
+
+        intake.submit(body, counted, settle)
+        answer = await future
+        return response(answers.one(answer, request_id(request) if isinstance(answer, TasError) else ""))
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        try:
+            return await take(request)
+        except Exception as error:  # noqa: BLE001  (an edge: see tas_mcp.http.answering, whose context costs too much here)
+            return failure(error, request, request_id(request))
+
+    return handle
+
+
+def take_batch(settings: Settings, intake: Intake) -> Handler:
+    """POST /api/v1/events/batch."""
+    counted = Counted("http")
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        check_headers(request.headers)
+        body = await read_body(request, settings.body_seconds)
+        entries = batch.read(body, settings.max_batch_bytes, settings.max_batch_events)
+        return response(answers.batch(await batch.submit(entries, intake, counted), request_id(request)))
+
+    return handle
+
+
+def response(answer: Answer) -> web.Response:
+    return web.Response(status=answer.status, headers={"Content-Type": answer.content_type, **answer.headers}, body=answer.body)
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Refuse what is not plain JSON.
+
+    Raises:
+        Rejected: ``UNSUPPORTED_MEDIA_TYPE``.
+    """
+    if headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise Rejected("UNSUPPORTED_MEDIA_TYPE", "compressed bodies are not taken: send the event without Content-Encoding")
+    given = headers.get("Content-Type", "")
+    if given == "application/json":
+        return
+    media, _, rest = given.lower().partition(";")
+    charset = rest.partition("charset=")[2].strip(' "')
+    if charset not in ("", "utf-8", "utf8", "us-ascii"):
+        raise Rejected("UNSUPPORTED_MEDIA_TYPE", f"charset {charset}: events are UTF-8")
+    if media.strip() in JSON_TYPES or (media.strip() == FORM_TYPE and headers.get("Sec-Fetch-Site") != "cross-site"):
+        return
+    raise Rejected("UNSUPPORTED_MEDIA_TYPE", f"Content-Type {given!r}: send events as application/json")
+
+
+async def read_body(request: web.Request, seconds: float) -> bytes:
+    """The whole body, within a deadline.
+
+    Raises:
+        Rejected: ``TIMEOUT``, ``TOO_LARGE``, ``INVALID_EVENT`` (empty).
+    """
+    try:
+        if request.content.is_eof():
+            body = await request.read()
+        else:
+            async with asyncio.timeout(seconds):
+                body = await request.read()
+    except TimeoutError:
+        raise Rejected("TIMEOUT", f"the body did not arrive within {seconds:g} s") from None
+    except web.HTTPRequestEntityTooLarge:
+        raise Rejected("TOO_LARGE", "the body is larger than the limit for a batch") from None
+    if not body:
+        raise Rejected("INVALID_EVENT", "the body is empty: send one event as JSON")
+    return body

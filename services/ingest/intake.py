@@ -1,0 +1,91 @@
+"""The way in that all protocols share: check an event, store it, and only then say that it is accepted.
+
+``submit`` is synchronous up to the publish; what came of it is told through the callback, so that a protocol needs no task per
+event.
+"""
+
+import time
+from collections.abc import Callable
+
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from services.ingest.ids import uuid7
+from services.ingest.submission import Limits, read
+from tas_mcp import subjects, telemetry
+from tas_mcp.broker import Publisher
+from tas_mcp.errors import Overloaded, Rejected, TasError, Unavailable
+from tas_mcp.messages import PubAck, encode, event_key
+
+EVENTS = telemetry.counter("mcp_events", "Events submitted, by what came of them", ["protocol", "outcome"])
+EVENT_BYTES = telemetry.histogram("mcp_event_bytes", "Size of accepted events as submitted", buckets=telemetry.SIZE_BUCKETS)
+INGEST_SECONDS = telemetry.histogram("mcp_ingest_seconds", "From the request's body to the broker's ack, seconds")
+
+
+class Accepted(Struct):
+    """The answer to a stored event; ``duplicate`` when it was stored before."""
+
+    event_id: str
+    status: str = "accepted"
+    duplicate: bool | UnsetType = UNSET
+
+
+Settle = Callable[[Accepted | TasError], None]
+
+
+class Counted:
+    """The counters of one protocol, their labels looked up once."""
+
+    def __init__(self, protocol: str) -> None:
+        self._accepted = EVENTS.labels(protocol, "accepted")
+        self._duplicate = EVENTS.labels(protocol, "duplicate")
+        self._rejected = EVENTS.labels(protocol, "rejected")
+        self._limited = EVENTS.labels(protocol, "limited")
+        self._unavailable = EVENTS.labels(protocol, "unavailable")
+
+    def count(self, answer: Accepted | TasError) -> None:
+        match answer:
+            case Accepted(duplicate=True):
+                self._duplicate.inc()
+            case Accepted():
+                self._accepted.inc()
+            case Rejected():
+                self._rejected.inc()
+            case Overloaded():
+                self._limited.inc()
+            case _:
+                self._unavailable.inc()
+
+
+class Intake:
+    """Checks and stores events for all protocols."""
+
+    def __init__(self, publisher: Publisher, limits: Limits) -> None:
+        self._publisher = publisher
+        self.limits = limits
+
+    async def room(self) -> None:
+        """Wait until more events can be taken without refusing them."""
+        await self._publisher.room()
+
+    def submit(self, body: bytes | Raw, counted: Counted, settle: Settle) -> None:
+        """Check and store one event; ``settle`` is called exactly once, now or later."""
+        began = time.perf_counter()
+        size = len(body)
+
+        def stored(ack: PubAck | TasError) -> None:
+            if isinstance(ack, TasError):
+                answer: Accepted | TasError = ack
+            else:
+                answer = Accepted(event.event_id, duplicate=True) if ack.duplicate else Accepted(event.event_id)
+                EVENT_BYTES.observe(size)
+                INGEST_SECONDS.observe(time.perf_counter() - began)
+            counted.count(answer)
+            settle(answer)
+
+        try:
+            event = read(body, self.limits, time.time_ns(), uuid7)
+            key = event_key(event.source, event.event_id)
+            self._publisher.publish(subjects.events(event.event_type), encode(event), stored, msg_id=key)
+        except (Rejected, Unavailable) as error:
+            counted.count(error)
+            settle(error)

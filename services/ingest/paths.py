@@ -1,0 +1,4 @@
+"""The paths of the event routes."""
+
+EVENTS_PATH = "/api/v1/events"
+BATCH_PATH = "/api/v1/events/batch"

@@ -1,0 +1,1 @@
+"""The process tier: one event in, one delivery per matching target out."""

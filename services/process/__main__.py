@@ -1,0 +1,3 @@
+from services.process.main import main
+
+main()

@@ -1,0 +1,48 @@
+"""The rules in force: compiled once per revision of a target, swapped as a whole."""
+
+from collections.abc import Sequence
+
+from tas_mcp import targets, telemetry
+from tas_mcp.documents import Document
+from tas_mcp.errors import Rejected
+from tas_mcp.routing import Route, RuleBook, compile_rules
+from tas_mcp.targets import AnyTarget, Removed
+
+log = telemetry.logger("rules")
+
+DOCUMENT_VALID = telemetry.gauge("mcp_document_valid", "0 while the newest revision of a document cannot be used", ["document"])
+
+
+class Rules:
+    """Follows the target documents; ``book`` is always whole and valid. ``revision`` is the newest that it takes account of."""
+
+    def __init__(self) -> None:
+        self.book = RuleBook.build(())
+        self.revision = 0
+        self.targets: dict[str, AnyTarget] = {}
+        self._routes: dict[str, Route] = {}
+
+    async def use(self, changes: Sequence[Document]) -> None:
+        """Take account of changed documents. One that is not valid leaves its predecessor in force."""
+        for change in changes:
+            self.revision = max(self.revision, change.revision)
+            try:
+                self._change(change)
+                DOCUMENT_VALID.labels(change.key).set(1)
+            except Rejected as error:
+                DOCUMENT_VALID.labels(change.key).set(0)
+                log.error("target not valid, the old one stays", target=change.key, revision=change.revision, detail=str(error))
+        self.book = RuleBook.build(self._routes.values())
+
+    def _change(self, change: Document) -> None:
+        target = targets.decode(change.value) if change.value is not None else None
+        if target is None or isinstance(target, Removed):
+            self.targets.pop(change.key, None)
+            self._routes.pop(change.key, None)
+            return
+        route = Route(change.key, change.revision, compile_rules(target.rules or ()))
+        self.targets[change.key] = target
+        if target.enabled:
+            self._routes[change.key] = route
+        else:
+            self._routes.pop(change.key, None)
