@@ -4,7 +4,7 @@ import sys
 from statistics import median
 
 from bench import load
-from bench.stage import OTHER, SYSTEM, Stage, free_port, stage, wait_for
+from bench.stage import OTHER, SYSTEM, Stage, free_port, stage, wait_for, wait_for_port
 from bench.table import Row
 
 
@@ -13,6 +13,7 @@ def measure(seconds: float, rounds: int) -> list[Row]:
         _start(here)
         floor_port = free_port()
         here.start("floor", [sys.executable, "-m", "bench.floors", "handler", str(floor_port)], SYSTEM)
+        wait_for_port(floor_port)
         floors, ours = [], []
         for _ in range(rounds):
             floors.append(load.flood(here, floor_port, seconds)["rate"])

@@ -51,6 +51,20 @@ def wait_for(url: str, seconds: float = READY_SECONDS) -> None:
             return
 
 
+def wait_for_port(port: int, seconds: float = READY_SECONDS) -> None:
+    """Until somebody listens."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            if time.monotonic() > end:
+                raise TimeoutError(f"nobody listens on {port} after {seconds:g} s") from None
+            time.sleep(0.05)
+        else:
+            return
+
+
 class Stage:
     """Starts processes and ends them all."""
 

@@ -1,0 +1,121 @@
+"""Dead letters over HTTP, on a real broker."""
+
+import msgspec
+from msgspec import Raw
+
+from tas_mcp import subjects
+from tas_mcp.messages import Event, decode_delivery, decode_event, encode
+from tests.services.control.rig import DEAD, TARGETS, Rig, delivery, event, target
+
+
+async def test_list_by_pages_and_by_target(rig: Rig) -> None:
+    for seq in range(1, 6):
+        await rig.bury("a" if seq % 2 else "b c", seq)
+    every = (await rig.call("GET", DEAD)).body
+    assert ([each["id"] for each in every["items"]], every["next"]) == (["1", "2", "3", "4", "5"], None)
+    first = (await rig.call("GET", f"{DEAD}?target=a&limit=2")).body
+    assert [each["id"] for each in first["items"]] == ["1", "3"]
+    rest = (await rig.call("GET", f"{DEAD}?target=a&limit=2&cursor={first['next']}")).body
+    assert ([each["id"] for each in rest["items"]], rest["next"]) == (["5"], None)
+    assert [each["id"] for each in (await rig.call("GET", f"{DEAD}?target=b%20c")).body["items"]] == ["2", "4"]
+    assert (await rig.call("GET", f"{DEAD}?target=none")).body == {"items": [], "next": None}
+    for query in ("limit=0", "limit=1001", "cursor=x", "cursor=0"):
+        assert (await rig.call("GET", f"{DEAD}?{query}")).status == 400
+
+
+async def test_one(rig: Rig) -> None:
+    seq = await rig.bury("orders", 7)
+    found = await rig.call("GET", f"{DEAD}/{seq}")
+    assert found.status == 200
+    assert found.body["event"] == {
+        "event_id": "e7",
+        "event_type": "a.b",
+        "source": "s",
+        "timestamp": 1,
+        "accepted_at": 1,
+        "data": {"n": 1},
+    }
+    assert found.body["attempts"] == [{"number": 1, "at": 1.0, "duration_ms": 2.0, "status": 500, "error": "no"}]
+    assert {key: found.body[key] for key in ("id", "target_id", "event_id", "reason", "detail", "at")} == {
+        "id": str(seq),
+        "target_id": "orders",
+        "event_id": "e7",
+        "reason": "attempts_exhausted",
+        "detail": "no",
+        "at": 3.0,
+    }
+    for unknown in ("99", "0", "x", "1" * 30):
+        for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/redrive")):
+            assert (await rig.call(method, f"{DEAD}/{unknown}{path}")).status == 404
+
+
+async def test_a_redrive_starts_anew_and_takes_the_letter_away(rig: Rig) -> None:
+    await rig.call("POST", TARGETS, json=target())
+    seq = await rig.bury("orders", 7)
+    answer = await rig.call("POST", f"{DEAD}/{seq}/redrive")
+    assert (answer.status, answer.body) == (200, {"status": "redriven", "id": str(seq), "target_id": "orders"})
+    [message] = await rig.jetstream.last_of(subjects.DELIVERIES, [subjects.deliveries("orders")])
+    redriven = decode_delivery(message.data)
+    assert (redriven.attempts, redriven.redrives, redriven.event_seq) == ([], 1, 7)
+    assert message.headers is not None
+    assert message.headers["Nats-Msg-Id"] == "7:orders:r1"
+    assert (await rig.call("GET", f"{DEAD}/{seq}")).status == 404
+
+
+async def test_a_redrive_needs_its_target(rig: Rig) -> None:
+    seq = await rig.bury("orders", 7)
+    answer = await rig.call("POST", f"{DEAD}/{seq}/redrive")
+    assert (answer.status, answer.body["code"]) == (409, "CONFLICT")
+    assert "orders" in answer.body["detail"]
+    assert (await rig.call("GET", f"{DEAD}/{seq}")).status == 200
+
+
+async def test_an_event_set_aside_goes_back_to_the_events_as_often_as_asked(rig: Rig) -> None:
+    for number in (1, 2):
+        seq = await rig.bury(subjects.POISON, 7, reason="poison")
+        assert (await rig.call("POST", f"{DEAD}/{seq}/redrive")).status == 200
+        state = (await rig.jetstream.stream_info(subjects.EVENTS))["state"]
+        assert state["messages"] == number
+    message = await rig.jetstream.message(subjects.EVENTS, 2)
+    assert message is not None
+    assert message.subject == subjects.events("a.b")
+    assert decode_event(message.data) == event(7)
+
+
+async def test_data_that_did_not_fit_into_the_letter_is_taken_from_the_events(rig: Rig) -> None:
+    await rig.call("POST", TARGETS, json=target())
+    bare = Event(**{**msgspec.structs.asdict(event(1)), "data": Raw(b"null")})
+    body = msgspec.structs.replace(delivery(1), event=Raw(encode(bare)))
+    detail = "no; too large: the data is in EVENTS, sequence 1"
+    seq = await rig.bury("orders", 1, delivery=body, detail=detail)
+    assert (await rig.call("POST", f"{DEAD}/{seq}/redrive")).status == 409
+    await rig.publisher.store(subjects.events("a.b"), encode(event(1)))
+    assert (await rig.call("POST", f"{DEAD}/{seq}/redrive")).status == 200
+    [message] = await rig.jetstream.last_of(subjects.DELIVERIES, [subjects.deliveries("orders")])
+    assert decode_event(decode_delivery(message.data).event) == event(1)
+
+
+async def test_many_are_redriven_and_those_that_cannot_be_are_counted(rig: Rig) -> None:
+    await rig.call("POST", TARGETS, json=target())
+    for seq in range(1, 6):
+        await rig.bury("orders" if seq != 3 else "other", seq)
+    first = (await rig.call("POST", f"{DEAD}/redrive?limit=4")).body
+    assert (first["redriven"], first["failed"], first["next"]) == (3, 1, "5")
+    assert first["failures"][0]["id"] == "3"
+    rest = (await rig.call("POST", f"{DEAD}/redrive?target=orders&cursor={first['next']}")).body
+    assert rest == {"redriven": 1, "failed": 0, "failures": [], "next": None}
+    assert [each["id"] for each in (await rig.call("GET", DEAD)).body["items"]] == ["3"]
+    assert await rig.stored(subjects.DELIVERIES, subjects.deliveries("orders")) == 4
+
+
+async def test_discard(rig: Rig) -> None:
+    seq = await rig.bury("orders", 7)
+    assert (await rig.call("DELETE", f"{DEAD}/{seq}")).body == {"status": "discarded", "id": str(seq)}
+    assert (await rig.call("GET", f"{DEAD}/{seq}")).status == 404
+
+
+async def test_a_letter_that_cannot_be_read_can_be_seen_and_discarded(rig: Rig) -> None:
+    seq = (await rig.publisher.store(subjects.dead("orders"), b"{")).seq
+    assert (await rig.call("GET", DEAD)).body["items"][0]["reason"] == "unreadable"
+    assert (await rig.call("POST", f"{DEAD}/{seq}/redrive")).status == 409
+    assert (await rig.call("DELETE", f"{DEAD}/{seq}")).status == 200
