@@ -23,6 +23,10 @@ class Settings(ServiceSettings, frozen=True, kw_only=True, forbid_unknown_fields
     """How many events may be with the process replicas, all together, at once."""
     target_ack_pending: Count = 2000
     """How many deliveries of one target may be with the forward replicas, all together, at once."""
+    process_ack_wait_seconds: Seconds = 30.0
+    """After how long without a word an event that a process replica holds is handed out again: to another, when that one died."""
+    target_ack_wait_seconds: Seconds = 60.0
+    """The same for the deliveries of a target. Replicas that live give a sign of life well before."""
     target_consumers_in_memory: bool = False
     """Keep the state of the targets' consumers in memory: faster with hundreds of active targets; made anew after a restart."""
     janitor_seconds: Seconds = 5.0

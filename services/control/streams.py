@@ -94,22 +94,24 @@ def update(current: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any] | 
 
 def process_consumer(settings: Settings) -> dict[str, Any]:
     """The consumer of the process tier on EVENTS."""
-    return _consumer(subjects.PROCESS, 30, settings.process_ack_pending)
+    return _consumer(subjects.PROCESS, settings.process_ack_wait_seconds, settings.process_ack_pending)
 
 
 def forward_consumer(settings: Settings, target_id: str) -> dict[str, Any]:
     """The consumer of one target's lane on DELIVERIES."""
-    consumer = _consumer(subjects.forward_consumer(target_id), 60, settings.target_ack_pending)
+    consumer = _consumer(
+        subjects.forward_consumer(target_id), settings.target_ack_wait_seconds, settings.target_ack_pending
+    )
     memory = {"mem_storage": True} if settings.target_consumers_in_memory else {}
     return {**consumer, **memory, "filter_subject": subjects.deliveries(target_id)}
 
 
-def _consumer(name: str, ack_wait: int, max_ack_pending: int) -> dict[str, Any]:
+def _consumer(name: str, ack_wait: float, max_ack_pending: int) -> dict[str, Any]:
     return {
         "durable_name": name,
         "deliver_policy": "all",
         "ack_policy": "explicit",
-        "ack_wait": ack_wait * SECOND,
+        "ack_wait": int(ack_wait * SECOND),
         "max_ack_pending": max_ack_pending,
         "max_deliver": -1,
         "replay_policy": "instant",

@@ -74,8 +74,9 @@ def _configure(data: Path, port: int) -> Path:
         data.mkdir(parents=True, exist_ok=True)
         config = data / "nats.conf"
         config.write_text(CONFIG.format(port=port, store=f'"{data / "jetstream"}"', store_bytes=store_bytes(data)))
+        (data / "nats.log").open("ab").close()
     except OSError as error:
-        raise Misconfigured(f"--data: cannot write {data}: {error.strerror}") from None
+        raise Misconfigured(f"--data: cannot write {error.filename or data}: {error.strerror}") from None
     return config
 
 
@@ -98,7 +99,10 @@ async def _start(binary: str, config: Path, logs: Path, port: int) -> Process:
         async with asyncio.timeout(START_SECONDS):
             while not await _answers(port):
                 if process.returncode is not None:
-                    raise Misconfigured(f"nats-server ended at once (exit code {process.returncode}): {_last_line(logs)}")
+                    raise Misconfigured(
+                        f"nats-server ended at once (exit code {process.returncode}): {_last_line(logs)}; "
+                        f"its data and its log are in {logs.parent} (--data)"
+                    )
                 await asyncio.sleep(0.02)
     except TimeoutError:
         await _stop(process)

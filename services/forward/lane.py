@@ -63,6 +63,9 @@ class Lane:
         self._counted = Counted(target.id)
         self._waiting: deque[Pulled] = deque()
         self._workers: set[asyncio.Task[None]] = set()
+        self._deadlines: dict[asyncio.Task[None] | None, float] = {}
+        self._overdue: set[asyncio.Task[None] | None] = set()
+        self._busy = asyncio.Event()
         self._concurrency = 1
         self._puller = Puller(
             connection,
@@ -102,13 +105,14 @@ class Lane:
     async def running(self) -> AsyncIterator["Lane"]:
         """Pull and deliver while inside; leaving finishes what is held (the caller bounds the wait)."""
         await self.use(self._target)
+        ticker = asyncio.create_task(self._tick())
         try:
             async with self._puller.running():
                 yield self
         finally:
-            for task in (*self._workers, *self._retired):
+            for task in (ticker, *self._workers, *self._retired):
                 task.cancel()
-            await asyncio.gather(*self._workers, *self._retired, return_exceptions=True)
+            await asyncio.gather(ticker, *self._workers, *self._retired, return_exceptions=True)
             await self._senders.aclose()
             self._counted.forget()
 
@@ -180,16 +184,39 @@ class Lane:
         at, began = time.time(), time.perf_counter()
         failure: Failed | Refused | None = None
         status = 0
+        worker = asyncio.current_task()
+        self._deadlines[worker] = began + target.delivery.timeout
+        self._busy.set()
         try:
-            async with asyncio.timeout(target.delivery.timeout):
-                status = await sender.send(event)
+            status = await sender.send(event)
         except (Failed, Refused) as error:
             failure, status = error, error.status
-        except TimeoutError:
+        except asyncio.CancelledError:
+            if worker not in self._overdue or worker is None:
+                raise
+            worker.uncancel()
             failure = Failed(0, f"no answer within {target.delivery.timeout}")
+        finally:
+            del self._deadlines[worker]
+            self._overdue.discard(worker)
         duration = (time.perf_counter() - began) * 1e3
         text = failure.detail[:ERROR_CHARACTERS] if failure else ""
         return Attempt(number=number, at=at, duration_ms=duration, status=status, error=text), failure
+
+    async def _tick(self) -> None:
+        """Cancel attempts that are over their timeout (to a twentieth): one timer for all, as one for each costs a tenth of a
+        delivery. A worker with a deadline is inside ``send``, so that is where it is cancelled, and nowhere else."""
+        while True:
+            if not self._deadlines:
+                self._busy.clear()
+                await self._busy.wait()
+            now = time.perf_counter()
+            for worker, deadline in self._deadlines.items():
+                if deadline < now and worker is not None and worker not in self._overdue:
+                    self._overdue.add(worker)
+                    worker.cancel()
+            seconds = 0.0 if isinstance(self._target, Removed) else self._target.delivery.timeout
+            await asyncio.sleep(min(0.25, max(0.01, seconds / 20)))
 
     async def _park(self, delivery: Delivery, at: float) -> None:
         """Have the broker put the delivery back at a time. The same subject replaces a schedule of the same delivery, hence no

@@ -3,9 +3,10 @@
 import re
 from typing import Any, Self
 
-_UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|ms|s|m|h|d)")
-_WHOLE = re.compile(r"(?:\d+(?:\.\d+)?(?:ns|us|ms|s|m|h|d))+")
+_UNITS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9, "d": 86_400 * 10**9}
+_MOST = 3650 * _UNITS["d"]
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|ms|s|m|h|d)", re.ASCII)
+_WHOLE = re.compile(r"(?:\d+(?:\.\d+)?(?:ns|us|ms|s|m|h|d))+", re.ASCII)
 
 
 class Duration(float):
@@ -16,20 +17,24 @@ class Duration(float):
         """Read text or integer nanoseconds.
 
         Raises:
-            ValueError: it is neither, or negative.
+            ValueError: it is neither, or negative, or longer than ten years.
         """
         if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-            return cls(value / 1e9)
-        if isinstance(value, str) and _WHOLE.fullmatch(value):
-            return cls(sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(value)))
-        raise ValueError(f"{value!r} is no duration: write 250ms, 5s, 1m30s or 2h")
+            nanoseconds: float = value
+        elif isinstance(value, str) and _WHOLE.fullmatch(value):
+            nanoseconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(value))
+        else:
+            raise ValueError(f"{value!r:.80} is no duration: write 250ms, 5s, 1m30s or 2h")
+        if nanoseconds > _MOST:
+            raise ValueError("is longer than ten years (3650d)")
+        return cls(nanoseconds / 1e9)
 
     def __str__(self) -> str:
-        for unit in ("h", "m", "s", "ms", "us"):
-            count = round(self / _UNITS[unit], 9)
-            if count >= 1 and count == int(count):
-                return f"{int(count)}{unit}"
-        return f"{round(self / _UNITS['ns'])}ns" if self else "0s"
+        nanoseconds = round(self * 1e9)
+        for unit in ("h", "m", "s", "ms", "us", "ns"):
+            if nanoseconds and nanoseconds % _UNITS[unit] == 0:
+                return f"{nanoseconds // _UNITS[unit]}{unit}"
+        return "0s"
 
 
 def from_json(kind: type, value: Any) -> Any:

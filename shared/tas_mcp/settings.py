@@ -22,7 +22,7 @@ SECRETS = frozenset(("nats_password",))
 SERVICES = ("ingest", "process", "forward", "archive", "control", "mcp", "dev")
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
-Seconds = Annotated[float, Meta(gt=0)]
+Seconds = Annotated[float, Meta(gt=0, le=1e9)]
 Count = Annotated[int, Meta(gt=0)]
 Level = Annotated[str, Meta(pattern=f"^({'|'.join(LEVELS)})$")]
 

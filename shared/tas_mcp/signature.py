@@ -24,7 +24,14 @@ def secret_key(secret: str) -> bytes:
     return key
 
 
-def sign(key: bytes, webhook_id: str, timestamp: int, body: bytes) -> str:
-    """The value of ``webhook-signature`` for exactly these bytes."""
-    digest = hmac.digest(key, b"%s.%d." % (webhook_id.encode(), timestamp) + body, "sha256")
-    return "v1," + base64.b64encode(digest).decode()
+class Signer:
+    """Signs with one key. Hashing the key itself is done once: that is a third of the work for a small body."""
+
+    def __init__(self, key: bytes) -> None:
+        self._keyed = hmac.new(key, digestmod="sha256")
+
+    def sign(self, webhook_id: str, timestamp: int, body: bytes) -> str:
+        """The value of ``webhook-signature`` for exactly these bytes."""
+        mac = self._keyed.copy()
+        mac.update(b"%s.%d.%s" % (webhook_id.encode(), timestamp, body))
+        return "v1," + base64.b64encode(mac.digest()).decode()

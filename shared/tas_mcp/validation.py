@@ -7,7 +7,7 @@ import msgspec
 from tas_mcp.errors import Flaw
 
 _FIELD = re.compile(r"Object (?:missing required field|contains unknown field) `([^`]*)`")
-_PATH = re.compile(r"(.*) - at `(?:key in )?\$(.*)`", re.DOTALL)
+_PATH = re.compile(r"(.*) - at `(?:key` in `)?\$(.*)`", re.DOTALL)
 
 
 def escape(name: str) -> str:

@@ -12,7 +12,7 @@ from services.forward.formats import FORMATS
 from services.forward.verdict import Failed, Refused
 from tas_mcp import __version__
 from tas_mcp.messages import Event, webhook_id
-from tas_mcp.signature import secret_key, sign
+from tas_mcp.signature import Signer, secret_key
 from tas_mcp.targets import HttpTarget
 
 AGENT = f"tas-mcp/{__version__}"
@@ -42,13 +42,13 @@ class Http:
         self._pool = pool
         self._body = FORMATS[config.format]
         self._head = request_head(target.endpoint, {"User-Agent": AGENT, "Content-Type": "application/json", **config.headers})
-        self._key = secret_key(config.signing_secret) if config.signing_secret else None
+        self._signer = Signer(secret_key(config.signing_secret)) if config.signing_secret else None
 
     async def send(self, event: Event) -> int:
         body = self._body(event)
         sent_at = int(time.time())
         wid = webhook_id(event)
-        signature = f"webhook-signature: {sign(self._key, wid, sent_at, body)}\r\n" if self._key else ""
+        signature = f"webhook-signature: {self._signer.sign(wid, sent_at, body)}\r\n" if self._signer else ""
         head = f"webhook-id: {wid}\r\nwebhook-timestamp: {sent_at}\r\n{signature}Content-Length: {len(body)}\r\n\r\n"
         answer = await self._pool.request(b"%s%s%s" % (self._head, head.encode(), body))
         check_answer(answer)

@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.errors import ConnectionClosedError, Error, MaxPayloadError, NoRespondersError
+from nats.errors import Error, MaxPayloadError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from tas_mcp import telemetry
@@ -71,6 +71,7 @@ class Connection:
         self._tokens = itertools.count()
         self._client: Client | None = None
         self._subscriptions: dict[str, Callback] = {}
+        self._requests: dict[str, asyncio.Future[Message]] = {}
         self._outbox: list[_Outgoing] = []
         self._wake = asyncio.Event()
         self._written = asyncio.Event()
@@ -128,39 +129,43 @@ class Connection:
         Raises:
             Unavailable: the link is down, nobody listens on ``subject``, or no answer came in ``timeout`` seconds.
         """
-        client = self._client
-        if client is None:
-            raise Unavailable(f"the broker is away: {self.trouble}")
-        task = asyncio.current_task()
-        cancels = task.cancelling() if task else 0
+        token = self.new_inbox()
+        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._requests[token] = future
         try:
-            answer = await client.request(subject, payload, timeout=timeout)
-        except NoRespondersError:
-            raise Unavailable(f"nobody answers on {subject}") from None
-        except (Error, TimeoutError, OSError) as error:
-            raise Unavailable(f"no answer on {subject} within {timeout:g} s: {error!r}") from None
-        if task and task.cancelling() > cancels:  # wait_for of Python 3.11, in nats-py, swallows a cancel that meets the answer
-            raise asyncio.CancelledError
-        return Message(answer.subject, answer.reply, answer.data, answer.headers)
+            self.send(subject, payload, token)
+            async with asyncio.timeout(timeout):
+                answer = await future
+        except TimeoutError:
+            raise Unavailable(f"no answer on {subject} within {timeout:g} s") from None
+        finally:
+            del self._requests[token]
+        if answer.status == "503":
+            raise Unavailable(f"nobody answers on {subject}")
+        return answer
 
     @asynccontextmanager
     async def subscribed(self, subject: str, callback: Callback) -> AsyncIterator[None]:
-        """Call ``callback`` (which must not wait) for each message on ``subject``, over every reconnect."""
+        """Call ``callback`` (which must not wait) for each message on ``subject``, over every reconnect. Leaving
+        tells the broker first, then handles what had come by then."""
         self._subscriptions[subject] = callback
         if self._client is not None:
-            await self._subscribe(self._client, subject, callback)
+            with suppress(Error, OSError):  # the link went down this moment: the next one makes up for it
+                await self._subscribe(self._client, subject)
         try:
             yield
         finally:
             del self._subscriptions[subject]
             subscription = self._live.pop(subject, None)
             if subscription is not None and self._client is not None:
-                with suppress(Error, OSError):  # the link went down this moment: so did the subscription
-                    await subscription.unsubscribe()
+                with suppress(Error, OSError, TimeoutError):  # the link went down this moment: so did the subscription
+                    async with asyncio.timeout(PING_DEADLINE_SECONDS):
+                        await subscription.drain()  # type: ignore[no-untyped-call]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Connection"]:
         """Connect, and stay connected, in the background. Does not wait for the first connect."""
+        self._subscriptions[self._inbox + ".*"] = self._on_answer
         keeper = asyncio.create_task(self._keep())
         writer = asyncio.create_task(self._write())
         try:
@@ -173,6 +178,12 @@ class Connection:
             if self._client is not None:
                 await self._close(self._client)
                 self._went_down("")
+
+    def _on_answer(self, message: Message) -> None:
+        """An answer to a request (its own inbox takes those of all; nobody may wait for it any more)."""
+        future = self._requests.get(message.subject)
+        if future is not None and not future.done():
+            future.set_result(message)
 
     async def flush(self) -> None:
         """Wait (bounded) until all that was sent so far has reached the broker."""
@@ -225,8 +236,9 @@ class Connection:
                         **self._login,  # type: ignore[arg-type]
                     )
                     self._live.clear()
-                    for subject, callback in list(self._subscriptions.items()):
-                        await self._subscribe(client, subject, callback)
+                    while missing := self._subscriptions.keys() - self._live.keys():  # more may come while we wait
+                        for subject in missing:
+                            await self._subscribe(client, subject)
                 except BaseException:
                     await self._close(client)
                     raise
@@ -274,6 +286,9 @@ class Connection:
         CONNECTED.set(0)
         if trouble:
             log.warning("broker connection lost", detail=trouble)
+        for future in self._requests.values():
+            if not future.done():
+                future.set_exception(Unavailable("the connection to the broker was lost before the answer came"))
         for hook in list(self._down_hooks):
             hook()
 
@@ -306,14 +321,19 @@ class Connection:
                 self._lost.set()
                 return
 
-    async def _subscribe(self, client: Client, subject: str, callback: Callback) -> None:
+    async def _subscribe(self, client: Client, subject: str) -> None:
+        callback = self._subscriptions.get(subject)
+        if callback is None:  # given up meanwhile
+            return
+
         async def deliver(msg: Msg) -> None:
             callback(Message(msg.subject, msg.reply, msg.data, msg.headers))
 
-        try:
-            self._live[subject] = await client.subscribe(subject, cb=deliver, pending_msgs_limit=0, pending_bytes_limit=0)
-        except ConnectionClosedError:
-            log.debug("lost while subscribing", subject=subject)  # done again by the next connect
+        subscription = await client.subscribe(subject, cb=deliver, pending_msgs_limit=0, pending_bytes_limit=0)
+        if subject in self._subscriptions:
+            self._live[subject] = subscription
+        else:
+            await subscription.unsubscribe()
 
     async def _on_error(self, error: Exception) -> None:
         """Called inside nats-py's read loop, which dies if this raises."""

@@ -144,18 +144,18 @@ class Puller:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Puller"]:
-        """Pull while inside. Leaving gives back what still arrives and waits for what is held; the caller bounds the wait."""
-        async with self._connection.subscribed(self._root + ".*", self._on_message):
-            with self._connection.watched(up=self._on_up):
+        """Pull while inside. Leaving ends the pull, gives back what still arrives, and waits for what is held; the caller bounds
+        the wait."""
+        with self._connection.watched(up=self._on_up):
+            async with self._connection.subscribed(self._root + ".*", self._on_message):
                 keeper = asyncio.create_task(self._keep())
                 try:
                     yield self
-                    self._paused = self._stopping = True
-                    if self._held:
-                        await self._empty.wait()
                 finally:
                     self._paused = self._stopping = True
                     keeper.cancel()
+            if self._held:
+                await self._empty.wait()
 
     def _on_up(self) -> None:
         owed, self._owed = self._owed, []
