@@ -62,7 +62,7 @@ class DeadLetters:
         request = {"seq": start, "next_by_subj": subject, "batch": limit, "max_bytes": PAGE_BYTES}
         found = await self._jetstream.direct(subjects.DEAD, request)
         letters = [_letter(int(headers["Nats-Sequence"]), headers["Nats-Subject"], m) for m in found if (headers := m.headers)]
-        left = int((found[-1].headers or {}).get("Nats-Num-Pending", 0)) if found else 0
+        left = int(found[-1].headers.get("Nats-Num-Pending", 0)) if found else 0
         return letters, letters[-1].seq + 1 if left else None
 
     async def get(self, seq: int) -> Letter:

@@ -54,7 +54,7 @@ class Parked:
         start = 1
         for _ in range(BATCHES):
             messages = await self._read(subjects.all_retries(target_id), start)
-            await self._rewrite(message for message in messages if _headers(message).get("Nats-Schedule") != NOW)
+            await self._rewrite(message for message in messages if message.headers.get("Nats-Schedule") != NOW)
             if not messages or not _left(messages[-1]):
                 return
             start = _sequence(messages[-1]) + 1
@@ -67,7 +67,7 @@ class Parked:
         return sum(await asyncio.gather(*map(self._rewrite_one, messages)))
 
     async def _rewrite_one(self, message: Message) -> bool:
-        found = _headers(message)
+        found = message.headers
         subject = found["Nats-Subject"]
         headers = {
             "Nats-Schedule": NOW,
@@ -82,21 +82,17 @@ class Parked:
         return True
 
 
-def _headers(message: Message) -> dict[str, str]:
-    return dict(message.headers or {})
-
-
 def _sequence(message: Message) -> int:
-    return int(_headers(message)["Nats-Sequence"])
+    return int(message.headers["Nats-Sequence"])
 
 
 def _left(message: Message) -> int:
-    return int(_headers(message).get("Nats-Num-Pending", 0))
+    return int(message.headers.get("Nats-Num-Pending", 0))
 
 
 def _due(message: Message) -> float:
     """Since when it could have fired: its time, or when it was written if that is later. Never, if it says no time."""
-    headers = _headers(message)
+    headers = message.headers
     kind, _, at = headers.get("Nats-Schedule", "").partition(" ")
     if kind != "@at":
         return float("inf")

@@ -99,7 +99,7 @@ class Readings:
         found = await self._jetstream.direct(subjects.DELIVERIES, {"seq": 1, "next_by_subj": subject, "batch": 1})
         if not found:
             return None
-        at = datetime.fromisoformat((found[0].headers or {})["Nats-Time-Stamp"]).timestamp()
+        at = datetime.fromisoformat(found[0].headers["Nats-Time-Stamp"]).timestamp()
         return round(max(0.0, self._clock() - at), 3)
 
 

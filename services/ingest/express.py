@@ -175,8 +175,10 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def _take(self) -> None:
-        """Take all whole requests of the buffer."""
+        """Take all whole requests of the buffer. It is empty meanwhile: what is settled at once flushes, and must find nothing to
+        take."""
         buffer, start = self._buffer, 0
+        self._buffer = b""
         heads = self._express.heads
         while len(self._owed) < PIPELINED and self._writable and not self._ending:
             head = self._waiting_for

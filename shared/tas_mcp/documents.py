@@ -33,7 +33,7 @@ Changed = Callable[[Sequence[Document]], Awaitable[None]]
 
 def document(message: Message) -> Document:
     """Read a KV message that came by a direct get."""
-    headers = message.headers or {}
+    headers = message.headers
     gone = "KV-Operation" in headers or "Nats-Marker-Reason" in headers
     key = subjects.text(headers["Nats-Subject"].split(".", 2)[2])
     return Document(key, int(headers["Nats-Sequence"]), None if gone else message.data)

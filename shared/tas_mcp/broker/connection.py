@@ -11,50 +11,32 @@ dropped.
 import asyncio
 import itertools
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
-from nats.errors import Error, MaxPayloadError
+from nats.errors import Error
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from tas_mcp import telemetry
-from tas_mcp.errors import Unavailable
+from tas_mcp.broker.wire import FIRST_SID, Callback, Message, Wire, encode
+from tas_mcp.errors import Rejected, Unavailable
 
 log = telemetry.logger("broker")
 
 PING_SECONDS = 2.0
 PING_DEADLINE_SECONDS = 3
 CONNECT_SECONDS = 2
-WRITE_SECONDS = 5.0
-PENDING_BYTES = 16 * 1024 * 1024
+UNSENT_BYTES = 16 * 1024 * 1024
+"""How much may wait for the broker to read it before more is refused."""
+HEADER_ROOM = 512
+"""Bytes kept free below max_payload for the headers of a message."""
 
 CONNECTED = telemetry.gauge("mcp_broker_connected", "1 while the link to NATS is up")
 RECONNECTS = telemetry.counter("mcp_broker_connects", "Links to NATS that were made")
 
 
-class Message:
-    """A message as it came from the broker. ``headers`` is None where there are none."""
-
-    __slots__ = ("data", "headers", "reply", "subject")
-
-    def __init__(self, subject: str, reply: str, data: bytes, headers: Mapping[str, str] | None) -> None:
-        self.subject = subject
-        self.reply = reply
-        self.data = data
-        self.headers = headers
-
-    @property
-    def status(self) -> str:
-        """The status code of a message that carries no payload but news (``408`` ...), or ``""``."""
-        return self.headers.get("Status", "") if self.headers else ""
-
-
-Callback = Callable[[Message], None]
 Hook = Callable[[], None]
-_Outgoing = tuple[str, bytes, str, dict[str, str] | None]
 
 
 class Connection:
@@ -70,14 +52,12 @@ class Connection:
         self._inbox = f"{inbox_prefix or '_INBOX'}.{secrets.token_hex(8)}"
         self._tokens = itertools.count()
         self._client: Client | None = None
-        self._subscriptions: dict[str, Callback] = {}
+        self._wire: Wire | None = None
+        self._sids = itertools.count(FIRST_SID)
+        self._subscriptions: dict[int, tuple[str, Callback]] = {}
         self._requests: dict[str, asyncio.Future[Message]] = {}
-        self._outbox: list[_Outgoing] = []
-        self._wake = asyncio.Event()
-        self._written = asyncio.Event()
-        self._written.set()
+        self._outbox: list[bytes] = []
         self._lost = asyncio.Event()
-        self._live: dict[str, Subscription] = {}
         self._up_hooks: list[Hook] = []
         self._down_hooks: list[Hook] = []
         self._error: Exception | None = None
@@ -114,14 +94,18 @@ class Connection:
         """Write at the end of this loop turn, together with all that the turn sends. No answer is awaited.
 
         Raises:
-            Unavailable: the link is down; nothing was sent.
+            Unavailable: the link is down, or the broker does not read what was sent; nothing was sent.
+            Rejected: ``TOO_LARGE``: more than the broker takes (it would close the connection).
         """
-        if self._client is None:
+        if self._wire is None:
             raise Unavailable(f"the broker is away: {self.trouble}")
+        if len(payload) + HEADER_ROOM > self.max_payload:
+            raise Rejected("TOO_LARGE", f"{len(payload)} bytes; the broker takes {self.max_payload - HEADER_ROOM}")
         if not self._outbox:
-            self._wake.set()
-            self._written.clear()
-        self._outbox.append((subject, payload, reply, headers))
+            if self._wire.unsent > UNSENT_BYTES:
+                raise Unavailable(f"the broker has not read {self._wire.unsent} bytes yet")
+            asyncio.get_running_loop().call_soon(self._write)
+        self._outbox.append(encode(subject, payload, reply, headers))
 
     async def request(self, subject: str, payload: bytes = b"", timeout: float = 5.0) -> Message:
         """Send and wait for one answer.
@@ -148,36 +132,35 @@ class Connection:
     async def subscribed(self, subject: str, callback: Callback) -> AsyncIterator[None]:
         """Call ``callback`` (which must not wait) for each message on ``subject``, over every reconnect. Leaving
         tells the broker first, then handles what had come by then."""
-        self._subscriptions[subject] = callback
-        if self._client is not None:
-            with suppress(Error, OSError):  # the link went down this moment: the next one makes up for it
-                await self._subscribe(self._client, subject)
+        sid = next(self._sids)
+        self._subscriptions[sid] = subject, callback
+        if self._wire is not None:
+            self._subscribe(self._wire, sid)
         try:
             yield
         finally:
-            del self._subscriptions[subject]
-            subscription = self._live.pop(subject, None)
-            if subscription is not None and self._client is not None:
-                with suppress(Error, OSError, TimeoutError):  # the link went down this moment: so did the subscription
-                    async with asyncio.timeout(PING_DEADLINE_SECONDS):
-                        await subscription.drain()  # type: ignore[no-untyped-call]
+            if self._wire is not None:
+                self._wire.write(b"UNSUB %d\r\n" % sid)
+                await self.flush()
+            del self._subscriptions[sid]
+            if self._wire is not None:
+                self._wire.unroute(sid)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Connection"]:
         """Connect, and stay connected, in the background. Does not wait for the first connect."""
-        self._subscriptions[self._inbox + ".*"] = self._on_answer
+        self._subscriptions[next(self._sids)] = self._inbox + ".*", self._on_answer
         keeper = asyncio.create_task(self._keep())
-        writer = asyncio.create_task(self._write())
         try:
             yield self
         finally:
             await self.flush()
-            for task in (keeper, writer):
-                task.cancel()
-            await asyncio.gather(keeper, writer, return_exceptions=True)
-            if self._client is not None:
-                await self._close(self._client)
-                self._went_down("")
+            client = self._client
+            self._went_down("")
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+            if client is not None:
+                await self._close(client)
 
     def _on_answer(self, message: Message) -> None:
         """An answer to a request (its own inbox takes those of all; nobody may wait for it any more)."""
@@ -186,14 +169,14 @@ class Connection:
             future.set_result(message)
 
     async def flush(self) -> None:
-        """Wait (bounded) until all that was sent so far has reached the broker."""
-        try:
-            async with asyncio.timeout(WRITE_SECONDS):
-                await self._written.wait()
-                if self._client is not None:
-                    await self._client.flush(PING_DEADLINE_SECONDS)
-        except (TimeoutError, Error, OSError) as error:
-            log.warning("broker flush failed", error=repr(error))
+        """Wait (bounded) until the broker has read all that was sent, and what it sent before has been handled."""
+        self._write()
+        client = self._client
+        if client is None:
+            return
+        with suppress(Error, OSError, TimeoutError):  # the link is being lost: whoever waits on it is told by that
+            async with asyncio.timeout(PING_DEADLINE_SECONDS):
+                await client.rtt(PING_DEADLINE_SECONDS)
 
     async def ready(self) -> None:
         """Wait until the link is up."""
@@ -231,17 +214,15 @@ class Connection:
                         error_cb=self._on_error,
                         closed_cb=closed,
                         inbox_prefix=self._inbox,
-                        pending_size=PENDING_BYTES,
-                        flush_timeout=WRITE_SECONDS,
+                        flush_timeout=PING_DEADLINE_SECONDS,
                         **self._login,  # type: ignore[arg-type]
                     )
-                    self._live.clear()
-                    while missing := self._subscriptions.keys() - self._live.keys():  # more may come while we wait
-                        for subject in missing:
-                            await self._subscribe(client, subject)
                 except BaseException:
                     await self._close(client)
                     raise
+        self._wire = Wire(client)
+        for sid in self._subscriptions:
+            self._subscribe(self._wire, sid)
         self.max_payload = client.max_payload
         version = client.connected_server_version
         self.server_version = (version.major, version.minor)
@@ -280,9 +261,9 @@ class Connection:
     def _went_down(self, trouble: str) -> None:
         if self._client is None:
             return
-        self._client, self.trouble = None, trouble or "closed"
+        self._client = self._wire = None
+        self.trouble = trouble or "closed"
         self._outbox.clear()
-        self._written.set()
         CONNECTED.set(0)
         if trouble:
             log.warning("broker connection lost", detail=trouble)
@@ -299,41 +280,15 @@ class Connection:
         except (Error, OSError, TimeoutError) as error:
             log.debug("broker close", error=repr(error))
 
-    async def _write(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            batch, self._outbox = self._outbox, []
-            client = self._client
-            if client is not None:
-                await self._write_batch(client, batch)
-            if not self._outbox:
-                self._written.set()
+    def _write(self) -> None:
+        outbox, self._outbox = self._outbox, []
+        if self._wire is not None and outbox:
+            self._wire.write(outbox[0] if len(outbox) == 1 else b"".join(outbox))
 
-    async def _write_batch(self, client: Client, batch: list[_Outgoing]) -> None:
-        for subject, payload, reply, headers in batch:
-            try:
-                await client.publish(subject, payload, reply, headers)
-            except MaxPayloadError:
-                log.error("message larger than the broker takes", subject=subject, bytes=len(payload))
-            except (Error, OSError) as error:
-                log.warning("write to the broker failed", error=repr(error))
-                self._lost.set()
-                return
-
-    async def _subscribe(self, client: Client, subject: str) -> None:
-        callback = self._subscriptions.get(subject)
-        if callback is None:  # given up meanwhile
-            return
-
-        async def deliver(msg: Msg) -> None:
-            callback(Message(msg.subject, msg.reply, msg.data, msg.headers))
-
-        subscription = await client.subscribe(subject, cb=deliver, pending_msgs_limit=0, pending_bytes_limit=0)
-        if subject in self._subscriptions:
-            self._live[subject] = subscription
-        else:
-            await subscription.unsubscribe()
+    def _subscribe(self, wire: Wire, sid: int) -> None:
+        subject, callback = self._subscriptions[sid]
+        wire.route(sid, callback)
+        wire.write(f"SUB {subject} {sid}\r\n".encode())
 
     async def _on_error(self, error: Exception) -> None:
         """Called inside nats-py's read loop, which dies if this raises."""

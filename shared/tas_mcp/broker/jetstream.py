@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from tas_mcp.broker.connection import Connection, Message
+from tas_mcp.broker.connection import Connection
+from tas_mcp.broker.wire import Message
 from tas_mcp.errors import TasError, Unavailable
 
 STREAM_NOT_FOUND = 10059
@@ -114,9 +115,8 @@ class JetStream:
             if error.err_code == MESSAGE_NOT_FOUND:
                 return None
             raise
-        headers = _headers(base64.b64decode(found["hdrs"])) if found.get("hdrs") else None
-        data = base64.b64decode(found["data"]) if found.get("data") else b""
-        return Message(found["subject"], "", data, headers)
+        head, data = (base64.b64decode(found.get(part) or "") for part in ("hdrs", "data"))
+        return Message(found["subject"], "", data, head)
 
     async def delete_message(self, stream: str, seq: int) -> bool:
         """Whether there was one to delete."""
@@ -141,7 +141,7 @@ class JetStream:
         first = await self.direct(stream, {"seq": 1, "next_by_subj": subject, "batch": 1})
         if not first:
             return 0
-        return 1 + int((first[0].headers or {}).get("Nats-Num-Pending", 0))
+        return 1 + int(first[0].headers.get("Nats-Num-Pending", 0))
 
     async def direct(self, stream: str, request: dict[str, Any], timeout: float = 10.0) -> list[Message]:
         """A batched direct get: the messages that answer ``request`` (its ``batch`` is the most there can be).
@@ -171,8 +171,3 @@ class JetStream:
             except TimeoutError:
                 raise Unavailable(f"direct get from {stream}: no whole answer within {timeout:g} s") from None
         return found
-
-
-def _headers(raw: bytes) -> dict[str, str]:
-    lines = raw.decode(errors="replace").split("\r\n")[1:]
-    return dict(line.split(": ", 1) for line in lines if ": " in line)

@@ -12,13 +12,11 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from tas_mcp import telemetry
-from tas_mcp.broker.connection import Connection, Message
+from tas_mcp.broker.connection import Connection
 from tas_mcp.broker.jetstream import STALE_REVISION
+from tas_mcp.broker.wire import Message
 from tas_mcp.errors import Rejected, TasError, Unavailable
 from tas_mcp.messages import PubAck
-
-HEADER_ROOM = 512
-"""Bytes kept free below max_payload for the headers of a message."""
 
 TICKS = 20
 """A deadline is kept to a twentieth of its length: reading the clock for each publish would cost more than this."""
@@ -79,8 +77,6 @@ class Publisher:
             Rejected: ``TOO_LARGE``: more than the broker takes.
         """
         size = len(payload)
-        if size + HEADER_ROOM > self._connection.max_payload:
-            raise Rejected("TOO_LARGE", f"{size} bytes; the broker takes {self._connection.max_payload - HEADER_ROOM}")
         if len(self._pending) >= self._window or (self._bytes and self._bytes + size > self._window_bytes):
             raise Unavailable(f"{len(self._pending)} publishes ({self._bytes} bytes) already wait for the broker's ack")
         if msg_id:
@@ -174,7 +170,7 @@ class Publisher:
 
 
 def _verdict(message: Message) -> PubAck | TasError:
-    if message.headers and message.status == "503":
+    if message.status == "503":
         return Unavailable("no stream takes this subject: is the control service running?")
     try:
         answer = _decode(message.data)

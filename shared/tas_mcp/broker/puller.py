@@ -21,8 +21,9 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from tas_mcp import telemetry
-from tas_mcp.broker.connection import Connection, Message
+from tas_mcp.broker.connection import Connection
 from tas_mcp.broker.jetstream import BrokerError, JetStream
+from tas_mcp.broker.wire import Message
 from tas_mcp.errors import Unavailable
 
 log = telemetry.logger("puller")
@@ -46,16 +47,20 @@ class Pulled:
     Handling ends, now or later, with one call of ``ack`` or ``nak``.
     """
 
-    __slots__ = ("_puller", "data", "delivered", "headers", "reply", "seq", "subject", "touched")
+    __slots__ = ("_message", "_puller", "data", "delivered", "reply", "seq", "subject", "touched")
 
     def __init__(self, puller: "Puller", message: Message) -> None:
         self._puller = puller
         self.subject = message.subject
         self.data = message.data
-        self.headers = message.headers
+        self._message = message
         self.reply = message.reply
         self.delivered, self.seq = _position(message.reply)
         self.touched = time.monotonic()
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return self._message.headers
 
     def ack(self) -> None:
         """It is done: never hand it out again. Without a link the ack is sent after the next connect."""
@@ -187,14 +192,13 @@ class Puller:
     def _on_status(self, message: Message) -> None:
         if message.subject != f"{self._root}.{self._epoch}" or message.status == "100":
             return
-        pending = message.headers.get("Nats-Pending-Messages") if message.headers else None
+        pending = message.headers.get("Nats-Pending-Messages")
         if pending is not None:
             self._credit = max(0, self._credit - int(pending))
             self._refill()
             return
-        description = message.headers.get("Description", "") if message.headers else ""
         if message.status not in ("404", "408"):
-            self.trouble = f"pull from {self._stream}/{self._consumer} ended: {message.status} {description}".rstrip()
+            self.trouble = f"pull from {self._stream}/{self._consumer} ended: {message.status} {message.description}".rstrip()
         self._credit = 0
         self._look.set()
 
