@@ -13,7 +13,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev run test test-all check lint type format proto lock bench chaos clean
+.PHONY: help setup setup-dev run test test-all check lint type format proto lock bench profile chaos clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[36m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ lock: $(DEV) ## Resolve pyproject.toml into the lock files; ARGS=--upgrade for n
 
 bench: $(DEV) ## Measure the speed
 	$(BIN)/python -m bench $(ARGS)
+
+profile: $(DEV) ## Leave a flame graph of a tier under load: make profile TIER=ingest
+	$(BIN)/python -m bench.profile $(TIER)
 
 chaos: $(DEV) ## Kill real processes under load and account for every event (minutes)
 	$(BIN)/python -m pytest tests/chaos -m chaos -s $(ARGS)

@@ -19,6 +19,8 @@ from typing import Any
 SYSTEM, OTHER = {0}, {min(1, (os.cpu_count() or 1) - 1)}
 BOTH = SYSTEM | OTHER
 READY_SECONDS = 30.0
+START_SECONDS = 1.5
+"""After so long a process has imported all that it needs: what it does then is what is worth a look."""
 
 
 def free_port() -> int:
@@ -66,7 +68,10 @@ def wait_for_port(port: int, seconds: float = READY_SECONDS) -> None:
 
 
 class Stage:
-    """Starts processes and ends them all."""
+    """Starts processes and ends them all. ``profiled`` names a service that py-spy is to look at while it is measured."""
+
+    profiled = ""
+    profile_seconds = 4
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="tas-bench-"))
@@ -101,6 +106,13 @@ class Stage:
             env["TAS_HTTP_PORT"] = str(ports[name])
         env |= {f"TAS_{key.upper()}": str(value) for key, value in settings.items()}
         self.start(name, [sys.executable, "-m", f"services.{name}"], cores, env)
+        if name == self.profiled:
+            threading.Timer(START_SECONDS, self._profile, (name, self._processes[name].pid)).start()
+
+    def _profile(self, name: str, pid: int) -> None:
+        """Leave a flame graph in the current folder."""
+        command = [str(Path(sys.executable).parent / "py-spy"), "record", "-d", str(self.profile_seconds), "-r", "250"]
+        subprocess.run([*command, "-o", f"profile-{name}.svg", "-p", str(pid)], check=False, capture_output=True)
 
     def ready(self, name: str) -> None:
         try:

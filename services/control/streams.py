@@ -99,9 +99,7 @@ def process_consumer(settings: Settings) -> dict[str, Any]:
 
 def forward_consumer(settings: Settings, target_id: str) -> dict[str, Any]:
     """The consumer of one target's lane on DELIVERIES."""
-    consumer = _consumer(
-        subjects.forward_consumer(target_id), settings.target_ack_wait_seconds, settings.target_ack_pending
-    )
+    consumer = _consumer(subjects.forward_consumer(target_id), settings.target_ack_wait_seconds, settings.target_ack_pending)
     memory = {"mem_storage": True} if settings.target_consumers_in_memory else {}
     return {**consumer, **memory, "filter_subject": subjects.deliveries(target_id)}
 

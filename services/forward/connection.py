@@ -30,7 +30,6 @@ AGE_SECONDS = 600.0
 """A connection lives no longer, so that a changed DNS entry or load balancer is noticed."""
 DNS_SECONDS = 30.0
 HAPPY_EYEBALLS_SECONDS = 0.25
-SWITCHING_PROTOCOLS = 101
 
 
 class Endpoint(NamedTuple):
@@ -60,7 +59,7 @@ class Lost(Exception):
 class Connection(asyncio.Protocol):
     """One connection with at most one request under way."""
 
-    _head_bytes: int
+    _bytes: int
     _body_bytes: int
 
     def __init__(self) -> None:
@@ -101,32 +100,33 @@ class Connection(asyncio.Protocol):
         if self._answer is None:  # nobody asked
             self.abort()
             return
-        if not self._headed:
-            self._head_bytes += len(data)
+        self._touched = True
+        self._bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            if self._answer is not None:
-                self._touched = True
-                self._fail(f"the answer is no HTTP/1.1: {error}")
+            self._fail(f"the answer is no HTTP/1.1: {error}")
             self.abort()
             return
-        if not self._headed and self._head_bytes > HEAD_BYTES:
+        if not self._headed and self._bytes > HEAD_BYTES:
             self._fail(f"the answer's head is larger than {HEAD_BYTES} bytes")
             self.abort()
+        elif self._bytes > HEAD_BYTES + BODY_BYTES:  # by its trailers, or what is around its chunks
+            self._cut()
 
     # What llhttp tells.
 
     def on_message_begin(self) -> None:
-        self._touched = True
         if self._answer is None:  # a second answer to one request
             self.reusable = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._headed:  # a trailer
+            return
         lower = name.lower()
         if lower == b"retry-after":
             self._retry_after = value.decode("latin-1")
-        elif lower in (b"content-length", b"transfer-encoding"):
+        elif lower == b"content-length" or (lower == b"transfer-encoding" and value.lower().endswith(b"chunked")):
             self._framed = True
 
     def on_headers_complete(self) -> None:
@@ -137,8 +137,7 @@ class Connection(asyncio.Protocol):
         if len(self._body) < KEPT_BYTES:
             self._body += body[: KEPT_BYTES - len(self._body)]
         if self._body_bytes > BODY_BYTES:
-            self.reusable = False
-            self._finish()
+            self._cut()
 
     def on_message_complete(self) -> None:
         if not self._headed:  # an interim answer (1xx): the real one follows
@@ -153,10 +152,15 @@ class Connection(asyncio.Protocol):
         self._headed = False
         self._framed = False
         self._touched = False
-        self._head_bytes = 0
+        self._bytes = 0
         self._body_bytes = 0
         self._retry_after = ""
         self._body = b""
+
+    def _cut(self) -> None:
+        """Its status counts; of the rest there is too much."""
+        self.reusable = False
+        self._finish()
 
     def _finish(self) -> None:
         future, self._answer = self._answer, None
@@ -253,7 +257,7 @@ class Pool:
             raise Failed(0, f"TLS with {endpoint.host} failed: {error}") from None
         except TimeoutError:
             raise Failed(0, f"no connection to {endpoint.host}:{endpoint.port} within {self._connect_seconds:g} s") from None
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # UnicodeError: a name that cannot be one
             self._resolved_at = float("-inf")
             raise Failed(0, f"no connection to {endpoint.host}:{endpoint.port}: {error}") from None
         return connection

@@ -15,9 +15,12 @@ from functools import partial
 from http import HTTPStatus
 from typing import cast
 
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
 from services.ingest import answers, batch
 from services.ingest.answers import Answer
-from services.ingest.heads import MAX_HEAD_BYTES, Head, Heads
+from services.ingest.heads import Head, Heads, promising
 from services.ingest.intake import Accepted, Counted, Intake
 from services.ingest.settings import Settings
 from tas_mcp import telemetry
@@ -32,7 +35,7 @@ SWEEP_SECONDS = 0.5
 HANDED_REQUESTS = 100
 """After so many requests aiohttp closes a connection that it was handed, so that a proxy's pooled connections come back here."""
 
-CONNECTIONS = telemetry.gauge("mcp_http_connections", "Open connections on the express lane")
+CONNECTIONS = telemetry.gauge("mcp_http_connections", "Open connections to the event routes")
 HANDED = telemetry.counter("mcp_http_handed_over", "Connections that the express lane handed to aiohttp")
 
 _STATUS = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
@@ -43,7 +46,7 @@ class Express:
 
     def __init__(self, settings: Settings, intake: Intake) -> None:
         self.intake = intake
-        self.heads = Heads(settings.express_bytes)
+        self.heads = Heads(min(settings.express_bytes, settings.max_batch_bytes))
         self.counted = Counted("http")
         self.batch_limits = settings.max_batch_bytes, settings.max_batch_events
         self.body_seconds = settings.body_seconds
@@ -51,6 +54,7 @@ class Express:
         self.draining = False
         self.date = b""
         self._max_connections = settings.max_connections
+        self._handed: dict[RequestHandler, int] = {}
         self._empty = asyncio.Event()
         self._sweeper: asyncio.Task[None] | None = None
         self.next: ProtocolFactory | None = None
@@ -63,19 +67,39 @@ class Express:
 
     async def drain(self) -> None:
         self.draining = True
-        for connection in list(self.connections):
-            connection.finish()
-        if self.connections:
-            await self._empty.wait()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        try:
+            for connection in list(self.connections):
+                connection.finish()
+            if self.connections:
+                await self._empty.wait()
+        finally:
+            for connection in list(self.connections):
+                connection.abort()
+            if self._sweeper is not None:
+                self._sweeper.cancel()
 
     def opened(self, connection: "Connection") -> bool:
-        """Count a connection; False where there are too many."""
-        if len(self.connections) >= self._max_connections:
+        """Count a connection; False where there are too many, those that aiohttp has included."""
+        if self.draining or len(self.connections) + len(self._handed) >= self._max_connections:
             return False
         self.connections.add(connection)
         return True
+
+    def hand_over(self, connection: "Connection") -> RequestHandler:
+        """Who has the connection from now on."""
+        assert self.next is not None  # noqa: S101  (attach came first)
+        HANDED.inc()
+        handler = cast(RequestHandler, self.next())
+        self._handed[handler] = 0
+        self.closed(connection)
+        return handler
+
+    def spent(self, request: web.Request) -> bool:
+        """Count a request to an event route that aiohttp serves; whether its connection has had enough of them."""
+        handler = request.protocol
+        if handler in self._handed:
+            self._handed[handler] += 1
+        return self._handed.get(handler, 0) >= HANDED_REQUESTS
 
     def closed(self, connection: "Connection") -> None:
         """A connection ended, or is aiohttp's now."""
@@ -94,7 +118,9 @@ class Express:
             now = time.monotonic()
             for connection in list(self.connections):
                 connection.check_deadline(now)
-            CONNECTIONS.set(len(self.connections))
+            for handler in [each for each in self._handed if each.transport is None]:
+                del self._handed[handler]
+            CONNECTIONS.set(len(self.connections) + len(self._handed))
 
 
 class Connection(asyncio.Protocol):
@@ -128,8 +154,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         if not self._express.opened(self):
-            log.warning("too many connections, one was closed")
-            self._transport.abort()
+            log.warning("a connection was closed at once: there are too many, or none are taken any more")
+            self.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._ending = True
@@ -137,14 +163,16 @@ class Connection(asyncio.Protocol):
         self._express.closed(self)
 
     def data_received(self, data: bytes) -> None:
+        if self._ending:
+            return
         self._buffer = self._buffer + data if self._buffer else data
-        if not (self._handing or self._ending):
+        if not self._handing:
             self._take()
 
     def eof_received(self) -> bool:
         """The client sends no more; it still gets what it is owed."""
         self._ending = True
-        return bool(self._owed)
+        return bool(self._owed) and self._transport.get_extra_info("sslcontext") is None  # TLS cannot be closed halfway
 
     def pause_writing(self) -> None:
         self._writable = False
@@ -160,6 +188,11 @@ class Connection(asyncio.Protocol):
             self._transport.close()
         self._ending = True
 
+    def abort(self) -> None:
+        """Close at once."""
+        self._ending = True
+        self._transport.abort()
+
     def check_deadline(self, now: float) -> None:
         """Close what is idle or slow: no head within the header deadline, no body within its own."""
         if self._owed or self._handing:
@@ -172,20 +205,25 @@ class Connection(asyncio.Protocol):
                 self._owed.append(slot)
                 slot.settle(error)
         elif now - self._since > HEADER_SECONDS:
-            self._transport.close()
+            if self._transport.get_write_buffer_size():  # it does not read its answers: closing would wait for that
+                self.abort()
+            else:
+                self._transport.close()
 
     def _take(self) -> None:
         """Take all whole requests of the buffer. It is empty meanwhile: what is settled at once flushes, and must find nothing to
         take."""
+        if self._handing:
+            return
         buffer, start = self._buffer, 0
         self._buffer = b""
         heads = self._express.heads
-        while len(self._owed) < PIPELINED and self._writable and not self._ending:
+        while self._writable and not (self._ending or self._full()):
             head = self._waiting_for
             if head is None:
                 end = buffer.find(b"\r\n\r\n", start)
                 if end < 0:
-                    self._handing = len(buffer) - start > MAX_HEAD_BYTES or not _plain_so_far(buffer, start)
+                    self._handing = start < len(buffer) and not promising(buffer[start:])
                     break
                 head = heads.read(buffer[start : end + 4])
                 if head is None:
@@ -204,7 +242,13 @@ class Connection(asyncio.Protocol):
         self._buffer = buffer[start:] if start else buffer
         if self._handing and not self._owed:
             self._hand_over()
-        self._regulate()
+        else:
+            self._regulate()
+
+    def _full(self) -> bool:
+        """Whether what comes next has to wait: too much is under way, or a batch is, which is to be stored before it."""
+        owed = self._owed
+        return bool(owed) and (len(owed) >= PIPELINED or owed[-1].task is not None)
 
     def _submit(self, head: Head, body: bytes) -> None:
         express = self._express
@@ -246,7 +290,7 @@ class Connection(asyncio.Protocol):
 
     def _regulate(self) -> None:
         """Read only when what is read can be dealt with."""
-        wanted = self._writable and not self._handing and len(self._owed) < PIPELINED
+        wanted = self._writable and not self._handing and not self._full()
         if wanted and not self._reading and not self._transport.is_closing():
             self._reading = True
             self._transport.resume_reading()
@@ -258,12 +302,8 @@ class Connection(asyncio.Protocol):
 
     def _hand_over(self) -> None:
         """Make the connection aiohttp's."""
-        factory = self._express.next
-        assert factory is not None  # noqa: S101  (attach came first)
-        HANDED.inc()
-        handler = factory()
+        handler = self._express.hand_over(self)
         self._transport.set_protocol(handler)
-        self._express.closed(self)
         handler.connection_made(self._transport)
         if not self._reading:
             self._transport.resume_reading()
@@ -291,6 +331,12 @@ class _Slot:
         self._connection.flush()
 
     def settle_batch(self, task: "asyncio.Task[list[Accepted | TasError]]") -> None:
+        if task.cancelled():  # the loop ends
+            return
+        if error := task.exception():
+            log.error("batch failed", exc_info=error)
+            self.settle(TasError(f"internal error ({type(error).__name__}): see the log"))
+            return
         self.answer = answers.batch(task.result(), fit_request_id(self._head.request_id))
         self._connection.flush()
 
@@ -308,14 +354,3 @@ def _raw(answer: Answer | Accepted | None, date: bytes, *, close: bool) -> bytes
     return b"HTTP/1.1 %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n%s%s%s\r\n%s" % (
         _STATUS[answer.status].encode(), answer.content_type.encode(), len(answer.body), extra, date, ending, answer.body,
     )  # fmt: skip
-
-
-def _plain_so_far(buffer: bytes, start: int) -> bool:
-    """Whether the beginning of a head may still become a plain one."""
-    line = buffer[start : start + 4]
-    return b"POST"[: len(line)] == line and b"\0" not in buffer[start:] and not _bare_feed(buffer[start:])
-
-
-def _bare_feed(text: bytes) -> bool:
-    """Whether a line feed stands without its carriage return."""
-    return text.count(b"\n") != text.count(b"\r\n")

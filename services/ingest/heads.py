@@ -18,12 +18,15 @@ MAX_HEADERS = 64
 REMEMBERED = 2048
 REMEMBERED_BYTES = 1024
 
-_PATHS = {EVENTS_PATH.encode(): False, BATCH_PATH.encode(): True}
+_LINES = {f"POST {EVENTS_PATH} HTTP/1.1".encode(): False, f"POST {BATCH_PATH} HTTP/1.1".encode(): True}
 _TYPES = frozenset((b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"))
-_ONCE = frozenset((b"host", b"content-type", b"content-length", b"connection", b"x-request-id"))
+_ONCE = frozenset(
+    (b"host", b"content-type", b"content-length", b"connection", b"x-request-id", b"user-agent", b"server", b"etag",
+     b"content-location", b"content-range", b"max-forwards")
+)  # fmt: skip
 _UNUSUAL = frozenset(
     (b"transfer-encoding", b"expect", b"upgrade", b"prefer", b"content-encoding", b"te", b"trailer", b"http2-settings",
-     b"proxy-connection", b"keep-alive")
+     b"proxy-connection", b"keep-alive", b"sec-websocket-key1")
 )  # fmt: skip
 
 
@@ -39,15 +42,18 @@ class _Parsed:
     """What httptools (llhttp, strict) tells of a head."""
 
     def __init__(self) -> None:
-        self.url = b""
-        self.headers: list[tuple[bytes, bytes]] = []
+        self.headers = 0
+        self.once: dict[bytes, bytes] = {}
+        self.odd = False
         self.complete = False
 
-    def on_url(self, url: bytes) -> None:
-        self.url += url
-
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+        name = name.lower()
+        self.headers += 1
+        if name in _ONCE and name not in self.once:
+            self.once[name] = value
+        elif name in _ONCE or name in _UNUSUAL:
+            self.odd = True
 
     def on_headers_complete(self) -> None:
         self.complete = True
@@ -55,30 +61,35 @@ class _Parsed:
 
 def read(head: bytes, max_body: int) -> Head | None:
     """What the head (up to and with its empty line) asks for, or None where aiohttp is to look at it."""
+    batch = _LINES.get(head[: head.find(b"\r\n")])
+    parsed = _parse(head)
+    if batch is None or parsed is None or not parsed.complete:
+        return None
+    return _plain(batch, parsed.once, max_body)
+
+
+def promising(head: bytes) -> bool:
+    """Whether what has come of a head may begin a plain one. Where it cannot, aiohttp need not wait for the rest."""
+    line, ended, _ = head.removesuffix(b"\r").partition(b"\r\n")
+    fits = line in _LINES if ended else any(each.startswith(line) for each in _LINES)
+    return fits and _parse(head.removesuffix(b"\r")) is not None
+
+
+def _parse(head: bytes) -> _Parsed | None:
+    """What llhttp makes of a head or its beginning; None where it, or we, see anything odd."""
     if len(head) > MAX_HEAD_BYTES or b"\0" in head or b"\r\n " in head or b"\r\n\t" in head:
         return None
     if not head.count(b"\n") == head.count(b"\r") == head.count(b"\r\n"):
         return None
     parsed = _Parsed()
-    parser = httptools.HttpRequestParser(parsed)
     try:
-        parser.feed_data(head)
+        httptools.HttpRequestParser(parsed).feed_data(head)
     except (httptools.HttpParserError, httptools.HttpParserUpgrade):
         return None
-    if not parsed.complete or parser.get_method() != b"POST" or parser.get_http_version() != "1.1":
-        return None
-    if parsed.url not in _PATHS or len(parsed.headers) > MAX_HEADERS:
-        return None
-    return _plain(_PATHS[parsed.url], parsed.headers, max_body)
+    return None if parsed.odd or parsed.headers > MAX_HEADERS else parsed
 
 
-def _plain(batch: bool, headers: list[tuple[bytes, bytes]], max_body: int) -> Head | None:
-    once: dict[bytes, bytes] = {}
-    for name, value in headers:
-        if name in _UNUSUAL or (name in _ONCE and name in once):
-            return None
-        if name in _ONCE:
-            once[name] = value
+def _plain(batch: bool, once: dict[bytes, bytes], max_body: int) -> Head | None:
     length = once.get(b"content-length", b"")
     if not (length.isdigit() and len(length) <= 7 and 0 < int(length) <= max_body) or not once.get(b"host"):
         return None

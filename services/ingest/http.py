@@ -7,6 +7,7 @@ from aiohttp import web
 
 from services.ingest import answers, batch
 from services.ingest.answers import Answer
+from services.ingest.express import Express
 from services.ingest.intake import Accepted, Counted, Intake
 from services.ingest.paths import BATCH_PATH, EVENTS_PATH
 from services.ingest.settings import Settings
@@ -18,12 +19,24 @@ FORM_TYPE = "application/x-www-form-urlencoded"
 """What curl sends when nobody says otherwise; read as JSON, except from a foreign web page, whose forms need no permission."""
 
 
-def routes(settings: Settings, intake: Intake) -> list[web.RouteDef]:
-    """The routes of the ingest service."""
-    return [
-        web.post(EVENTS_PATH, take_one(settings, intake)),
-        web.post(BATCH_PATH, answering(take_batch(settings, intake))),
-    ]
+def routes(settings: Settings, intake: Intake, lane: Express | None = None) -> list[web.RouteDef]:
+    """The routes of the ingest service; ``lane`` is the express lane before them."""
+    one, many = take_one(settings, intake), answering(take_batch(settings, intake))
+    if lane is not None:
+        one, many = closing(one, lane), closing(many, lane)
+    return [web.post(EVENTS_PATH, one), web.post(BATCH_PATH, many)]
+
+
+def closing(handler: Handler, lane: Express) -> Handler:
+    """Wrap a handler: the last request that a connection may have here closes it."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        answer = await handler(request)
+        if lane.spent(request):
+            answer.force_close()
+        return answer
+
+    return handle
 
 
 def take_one(settings: Settings, intake: Intake) -> Handler:
@@ -93,7 +106,7 @@ async def read_body(request: web.Request, seconds: float) -> bytes:
     """The whole body, within a deadline.
 
     Raises:
-        Rejected: ``TIMEOUT``, ``TOO_LARGE``, ``INVALID_EVENT`` (empty).
+        Rejected: ``TIMEOUT``, ``TOO_LARGE``, ``INVALID_EVENT`` (empty), ``INVALID_REQUEST`` (the client left).
     """
     try:
         if request.content.is_eof():
@@ -105,6 +118,8 @@ async def read_body(request: web.Request, seconds: float) -> bytes:
         raise Rejected("TIMEOUT", f"the body did not arrive within {seconds:g} s") from None
     except web.HTTPRequestEntityTooLarge:
         raise Rejected("TOO_LARGE", "the body is larger than the limit for a batch") from None
+    except ConnectionError:
+        raise Rejected("INVALID_REQUEST", "the client left before its body was whole") from None
     if not body:
         raise Rejected("INVALID_EVENT", "the body is empty: send one event as JSON")
     return body

@@ -16,9 +16,8 @@ from tas_mcp.service import Runtime, run
 async def ingest(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     async with Publisher(runtime.connection, window=settings.publish_window).running() as publisher:
         intake = Intake(publisher, Limits(settings.max_event_bytes, settings.max_depth, settings.max_metadata))
-        runtime.mount(http.routes(settings, intake), settings.max_batch_bytes + 1)
-        if settings.express:
-            runtime.front = Express(settings, intake)
+        runtime.front = lane = Express(settings, intake) if settings.express else None
+        runtime.mount(http.routes(settings, intake, lane), settings.max_batch_bytes + 1)
         yield
 
 

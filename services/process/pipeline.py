@@ -6,6 +6,7 @@ for want of the broker is tried again, with the same message ids, until it is st
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 
 import msgspec
@@ -58,10 +59,34 @@ class Pipeline:
         self._rules = rules
         self._full = full
         self._clock = clock
+        self._backlog: deque[Pulled] = deque()
+        self._catching_up: asyncio.Task[None] | None = None
         self._results = {result: ROUTED.labels(result) for result in ("queued", "queue_full", "dropped", "too_large", "poison")}
 
     def handle(self, pulled: Pulled) -> None:
         """Take on one event; it is acked when all that follows from it is stored."""
+        if self._backlog or self._publisher.crowded:
+            self._backlog.append(pulled)
+            if self._catching_up is None:
+                self._catching_up = asyncio.create_task(self._catch_up())
+        else:
+            self._route(pulled)
+
+    async def _catch_up(self) -> None:
+        """Route what came while too many deliveries waited for their acks (an event may make a thousand)."""
+        while self._backlog:
+            await self._publisher.room()
+            self._route(self._backlog.popleft())
+        self._catching_up = None
+
+    def _route(self, pulled: Pulled) -> None:
+        try:
+            self._decide(pulled)
+        except Exception:
+            log.exception("event not handled; it will be handed out again", seq=pulled.seq)
+            pulled.nak()
+
+    def _decide(self, pulled: Pulled) -> None:
         if pulled.delivered > POISON_DELIVERIES:
             self._set_aside(pulled, "poison", f"handed out {pulled.delivered} times and never done")
             return
@@ -93,8 +118,9 @@ class Pipeline:
         try:
             event = decode_event(pulled.data)
         except (msgspec.MsgspecError, ValueError, RecursionError):
-            event_type = subjects.event_type(pulled.subject)
-            event = Event(event_id=f"seq-{pulled.seq}", event_type=event_type, source="", timestamp=0, accepted_at=0)
+            event_type = pulled.subject.removeprefix(subjects.ALL_EVENTS[:-1])
+            data = Raw(encode(pulled.data))
+            event = Event(event_id=f"seq-{pulled.seq}", event_type=event_type, source="", timestamp=0, accepted_at=0, data=data)
         now = self._clock()
         step = Step(self._publisher, self._outcomes, pulled, event, now, 1)
         step.dead(Match(subjects.POISON, 0, ""), reason, detail, self._results["poison"].inc)

@@ -8,6 +8,7 @@ import asyncio
 import errno
 import re
 import secrets
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -190,22 +191,33 @@ class Front(Protocol):
         ...
 
     async def drain(self) -> None:
-        """Finish what is in flight and close; no new connections come any more."""
+        """Finish what is in flight and close; no new connections come any more. When cancelled, cut what is left."""
         ...
 
 
 class _Site(web.BaseSite):
     """A listening socket, with or without a front."""
 
-    def __init__(self, runner: web.AppRunner, host: str, port: int, reuse_port: bool, front: Front | None) -> None:
-        super().__init__(runner)
+    def __init__(
+        self,
+        runner: web.AppRunner,
+        host: str,
+        port: int,
+        *,
+        reuse_port: bool,
+        drain_seconds: float,
+        front: Front | None,
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        super().__init__(runner, ssl_context=tls)
         self._address = host, port
         self._reuse_port = reuse_port
+        self._drain_seconds = drain_seconds
         self._front = front
 
     @property
     def name(self) -> str:
-        return "http://{}:{}".format(*self._address)
+        return ("https" if self._ssl_context else "http") + "://{}:{}".format(*self._address)
 
     async def start(self) -> None:
         await super().start()
@@ -214,6 +226,7 @@ class _Site(web.BaseSite):
         self._server = await asyncio.get_running_loop().create_server(
             self._front.attach(factory) if self._front else factory,
             *self._address,
+            ssl=self._ssl_context,
             backlog=BACKLOG,
             reuse_port=self._reuse_port or None,
         )
@@ -221,7 +234,11 @@ class _Site(web.BaseSite):
     async def stop(self) -> None:
         await super().stop()
         if self._front:
-            await self._front.drain()
+            try:
+                async with asyncio.timeout(self._drain_seconds):
+                    await self._front.drain()
+            except TimeoutError:
+                log.warning("connections were cut: they took too long to drain", seconds=self._drain_seconds)
 
 
 @asynccontextmanager
@@ -234,9 +251,10 @@ async def listening(
     reuse_port: bool = False,
     drain_seconds: float = 10.0,
     front: Front | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[int]:
     """Serve ``app`` while inside; yields the port (which the system chose if ``port`` is 0). Leaving refuses new connections,
-    answers what is in flight (at most ``drain_seconds``), then closes.
+    answers what is in flight (at most ``drain_seconds``), then closes. With ``tls`` it speaks HTTPS.
 
     Raises:
         Misconfigured: the address cannot be used; the text names the setting (``what``).
@@ -252,7 +270,8 @@ async def listening(
     await runner.setup()
     try:
         try:
-            await _Site(runner, host, port, reuse_port, front).start()
+            site = _Site(runner, host, port, reuse_port=reuse_port, drain_seconds=drain_seconds, front=front, tls=tls)
+            await site.start()
         except OSError as error:
             reason = "it is in use" if error.errno == errno.EADDRINUSE else (error.strerror or str(error))
             raise Misconfigured(f"{what}: cannot listen on {host}:{port}: {reason}; set {what} to a free port") from None

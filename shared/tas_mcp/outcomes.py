@@ -1,5 +1,6 @@
 """What was decided and what was tried, on its way to the OUTCOMES stream: collected for a few milliseconds, stored as one
-message, and only then reported back, so that whoever waits can ack what the records cover.
+message (as several where the broker does not take so large a one), and only then reported back, so that whoever waits can ack
+what the records cover.
 
 Nothing recorded is given up: while OUTCOMES cannot be written the same records are tried again and again, their owners keep what
 they hold, and by that stop pulling.
@@ -10,10 +11,11 @@ import itertools
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 from tas_mcp import telemetry
 from tas_mcp.broker import Publisher
-from tas_mcp.errors import TasError, Unavailable
+from tas_mcp.errors import Rejected, TasError, Unavailable
 from tas_mcp.messages import Attempted, PubAck, Routed, encode
 
 log = telemetry.logger("outcomes")
@@ -24,6 +26,15 @@ AGAIN_SECONDS = (0.1, 0.25, 0.5, 1.0)
 
 Record = Routed | Attempted
 Stored = Callable[[], None]
+
+
+class _Group(NamedTuple):
+    """Records on their way in one message."""
+
+    records: list[Record]
+    stored: list[Stored]
+    payload: bytes
+    msg_id: str
 
 
 class Outcomes:
@@ -72,27 +83,40 @@ class Outcomes:
         if self._records:
             records, self._records = self._records, []
             stored, self._stored = self._stored, []
-            self._waiting += 1
-            self._publish(encode(records), stored, f"o{self._run}{next(self._groups)}", 0)
+            self._store(records, stored)
 
-    def _publish(self, payload: bytes, stored: list[Stored], msg_id: str, tries: int) -> None:
+    def _store(self, records: list[Record], stored: list[Stored]) -> None:
+        self._waiting += 1
+        self._publish(_Group(records, stored, encode(records), f"o{self._run}{next(self._groups)}"), 0)
+
+    def _publish(self, group: _Group, tries: int) -> None:
         def settle(answer: PubAck | TasError) -> None:
+            if isinstance(answer, Rejected) and len(group.records) > 1:
+                self._split(group)
+                return
             if isinstance(answer, TasError):
-                self._again(payload, stored, msg_id, tries, answer)
+                self._again(group, tries, answer)
                 return
             self.trouble = ""
             self._waiting -= 1
-            for each in stored:
+            for each in group.stored:
                 each()
             if self._leaving and not self._waiting:
                 self._empty.set()
 
         try:
-            self._publisher.publish(self._subject, payload, settle, msg_id=msg_id)
+            self._publisher.publish(self._subject, group.payload, settle, msg_id=group.msg_id)
         except TasError as error:
-            self._again(payload, stored, msg_id, tries, error)
+            settle(error)
 
-    def _again(self, payload: bytes, stored: list[Stored], msg_id: str, tries: int, error: TasError) -> None:
+    def _split(self, group: _Group) -> None:
+        """It is too large: try its halves."""
+        self._waiting -= 1
+        middle = len(group.records) // 2
+        self._store(group.records[:middle], group.stored[:middle])
+        self._store(group.records[middle:], group.stored[middle:])
+
+    def _again(self, group: _Group, tries: int, error: TasError) -> None:
         if not isinstance(error, Unavailable) or tries >= len(AGAIN_SECONDS):
             self.trouble = f"outcomes cannot be stored: {error}"
             log.error("outcomes not stored", detail=str(error), tries=tries)
@@ -100,7 +124,7 @@ class Outcomes:
 
         def again() -> None:
             self._timers.discard(timer)
-            self._publish(payload, stored, msg_id, tries + 1)
+            self._publish(group, tries + 1)
 
         timer = asyncio.get_running_loop().call_later(wait, again)
         self._timers.add(timer)

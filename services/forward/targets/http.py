@@ -60,7 +60,11 @@ def request_head(endpoint: str, headers: dict[str, str]) -> bytes:
     saved."""
     url = urlsplit(endpoint)
     path = quote(url.path or "/", safe=_PATH_SAFE) + (f"?{quote(url.query, safe=_PATH_SAFE)}" if url.query else "")
-    host = url.netloc.rpartition("@")[2].encode("idna").decode()
+    host = url.netloc.rpartition("@")[2]
+    try:
+        host = host.encode("idna").decode()
+    except UnicodeError:  # a name that cannot be one: connecting will say so
+        host = quote(host, safe=_PATH_SAFE)
     lines = [f"POST {path} HTTP/1.1", f"Host: {host}", *(f"{name}: {value}" for name, value in headers.items())]
     return ("\r\n".join(lines) + "\r\n").encode()
 

@@ -155,10 +155,9 @@ class Connection:
             yield self
         finally:
             await self.flush()
+            await _end(keeper)
             client = self._client
             self._went_down("")
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
             if client is not None:
                 await self._close(client)
 
@@ -295,3 +294,11 @@ class Connection:
         self._error = error
         if self.connected:
             log.warning("broker error", error=repr(error))
+
+
+async def _end(task: "asyncio.Task[None]") -> None:
+    """Cancel until it ends: the ``wait_for`` of Python 3.11, inside nats-py, loses a cancellation that comes together with its
+    result, and the task would go on for ever."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait((task,), timeout=0.1)

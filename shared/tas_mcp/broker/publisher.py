@@ -110,9 +110,14 @@ class Publisher:
     def pending(self) -> int:
         return len(self._pending)
 
+    @property
+    def crowded(self) -> bool:
+        """Whether more than half of the window is used."""
+        return len(self._pending) * 2 > self._window
+
     async def room(self) -> None:
-        """Wait until at most half of the window is used, or the broker is away: for those who publish many at once."""
-        while len(self._pending) * 2 > self._window and self._connection.connected:
+        """Wait until it is not crowded, or the broker is away: for those who publish many at once."""
+        while self.crowded and self._connection.connected:
             self._room.clear()
             await self._room.wait()
 
@@ -138,7 +143,7 @@ class Publisher:
         _, size, settle = pending
         self._bytes -= size
         settle(_verdict(message))
-        if len(self._pending) * 2 <= self._window:
+        if not self.crowded:
             self._room.set()
         if not self._pending and self._drained:
             self._drained.set()

@@ -1,0 +1,77 @@
+"""What the documents say is tried: the commands of the README are run, the examples of the rest are decoded."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tas_mcp import targets
+from tas_mcp.routing import OPERATORS, Rule, compile_rules
+from tests.e2e.test_dev import Dev
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    """The fenced blocks of a document."""
+    return re.findall(rf"^```{language}\n(.*?)^```", document.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def commands(document: Path) -> list[list[str]]:
+    """The curl commands of a document, as words."""
+    parts = [part for block in blocks(document, "sh") for part in re.split(r"^(?=curl )", block, flags=re.MULTILINE)]
+    return [shlex.split(part.replace("\\\n", " ")) for part in parts if part.startswith("curl ")]
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="the README's commands are curl's, which is not installed")
+def test_the_commands_of_the_readme_work(tmp_path: Path) -> None:
+    found = commands(ROOT / "README.md")
+    assert len(found) >= 5
+    dev = Dev(tmp_path, "--ephemeral", "--demo").running()
+    try:
+        for command in found:
+            words = [word.replace(":8080", f":{dev.ports.http}").replace(":8089", f":{dev.ports.demo}") for word in command]
+            done = subprocess.run(
+                [*words, "--silent", "--show-error", "--fail-with-body", "--max-time", "20"], capture_output=True, check=False
+            )
+            assert done.returncode == 0, (command, done.stdout, done.stderr)
+            json.loads(done.stdout)
+    finally:
+        dev.close()
+
+
+def test_targets_in_the_documents_are_valid() -> None:
+    documents = [json.loads(block) for path in DOCUMENTS for block in blocks(path, "json") if '"endpoint"' in block]
+    assert documents
+    for document in documents:
+        if document["config"].get("signing_secret") == "whsec_...":
+            document["config"]["signing_secret"] = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+        targets.check(document)
+
+
+def test_rules_in_the_documents_are_valid_and_name_every_operator() -> None:
+    path = ROOT / "docs" / "rules.md"
+    rules = [msgspec.json.decode(block, type=Rule) for block in blocks(path, "json")]
+    assert rules
+    compile_rules(rules)
+    table = path.read_text().partition("## Operators")[2]
+    assert {name for name in OPERATORS if f"`{name}`" not in table} == set()
+
+
+def test_links_lead_somewhere() -> None:
+    for path in DOCUMENTS:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text()):
+            assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_make_targets_in_the_documents_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for path in DOCUMENTS:
+        for target in re.findall(r"`make ([a-z-]+)", path.read_text()):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"{path.name} names make {target}"

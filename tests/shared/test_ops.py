@@ -1,0 +1,81 @@
+"""Health, readiness and metrics, asked over a real port."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+
+from tas_mcp import __version__, telemetry
+from tas_mcp.http import application, listening
+from tas_mcp.ops import Ops
+
+
+@asynccontextmanager
+async def served(ops: Ops, *, metrics: bool = True) -> AsyncIterator[aiohttp.ClientSession]:
+    async with listening(application(ops.routes(metrics=metrics), 4096), "127.0.0.1", 0, what="TAS_OPS_PORT") as port:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+            yield session
+
+
+@pytest.mark.parametrize("path", ["/health", "/livez"])
+async def test_alive_whatever_else_is_down(path: str) -> None:
+    ops = Ops()
+    ops.check("broker", lambda: "away")
+    async with served(ops) as session, session.get(path) as answer:
+        body = await answer.json()
+        assert answer.status == 200
+        assert answer.content_type == "application/json"
+        assert (body["status"], body["version"]) == ("healthy", __version__)
+        assert 0 <= body["uptime_seconds"] < 60
+
+
+async def test_ready_names_each_dependency() -> None:
+    ops, trouble = Ops(), {"broker": ""}
+    ops.check("broker", lambda: trouble["broker"])
+    ops.part("ingest").part("http").check("port", lambda: "")
+    async with served(ops) as session:
+        async with session.get("/ready") as answer:
+            assert answer.status == 503
+            assert (await answer.json())["checks"]["serving"] == {"status": "down", "detail": "starting or draining"}
+        ops.serving = True
+        async with session.get("/ready") as answer:
+            assert answer.status == 200
+            up = {"status": "up", "detail": ""}
+            checks = {"broker": up, "ingest.http.port": up, "serving": up}
+            assert await answer.json() == {"status": "ready", "checks": checks}
+        trouble["broker"] = "connection refused"
+        async with session.get("/ready") as answer:
+            body = await answer.json()
+            assert (answer.status, body["status"]) == (503, "not ready")
+            assert body["checks"]["broker"] == {"status": "down", "detail": "connection refused"}
+            assert body["checks"]["serving"]["status"] == "up"
+
+
+async def test_readyz_does_not_ask_dependencies() -> None:
+    ops = Ops()
+    ops.check("broker", lambda: "away")
+    async with served(ops) as session:
+        async with session.get("/readyz") as answer:
+            assert (answer.status, await answer.json()) == (503, {"status": "not ready"})
+        ops.serving = True
+        async with session.get("/readyz") as answer:
+            assert (answer.status, await answer.json()) == (200, {"status": "ready"})
+
+
+async def test_metrics() -> None:
+    counter = telemetry.counter("mcp_test_ops", "Made by a test", ["kind"])
+    counter.labels("a").inc(3)
+    async with served(Ops()) as session:
+        async with session.get("/metrics") as answer:
+            assert answer.status == 200
+            assert answer.headers["Content-Type"].startswith("text/plain")
+            assert 'mcp_test_ops_total{kind="a"} 3.0' in (await answer.text()).splitlines()
+        async with session.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"}) as answer:
+            assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
+            assert (await answer.text()).endswith("# EOF\n")
+
+
+async def test_no_metrics_on_the_public_port() -> None:
+    async with served(Ops(), metrics=False) as session, session.get("/metrics") as answer:
+        assert answer.status == 404

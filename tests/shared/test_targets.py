@@ -1,0 +1,184 @@
+"""Target documents: what is valid, what is wrong and where, and secrets that nobody reads."""
+
+import copy
+import json
+from typing import Any
+
+import pytest
+
+from tas_mcp import targets
+from tas_mcp.errors import Rejected
+from tas_mcp.targets import HttpTarget, Removed, WebhookTarget, check, decode, encode, mask, masked, unmask
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    return {"id": "orders", "type": "webhook", "endpoint": "https://orders.example/hooks", **changes}
+
+
+def config(**values: Any) -> dict[str, Any]:
+    return document(config=values)
+
+
+def pointers(given: Any) -> list[str]:
+    with pytest.raises(Rejected) as caught:
+        check(given)
+    assert caught.value.code == "INVALID_TARGET"
+    assert all(each.detail for each in caught.value.flaws)
+    return [each.pointer for each in caught.value.flaws]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        document(),
+        document(type="http"),
+        document(id="ein ziel: äöü/." + "x" * 40),
+        document(name=None, config=None, rules=None),
+        document(enabled=False, paused=True, name="Orders"),
+        document(endpoint="http://[::1]:8080/a?b=c"),
+        config(timeout="5m", concurrency=1000, format="data", max_queue=1, overflow="drop", signing_secret=SECRET),
+        config(timeout=5_000_000_000, retry={"schedule": []}),
+        config(retry={"schedule": ["1s"] * 50}, headers={"Authorization": "Bearer x", "X-Other": "é"}),
+        document(rules=[{"id": "big", "conditions": [{"field": "data.amount", "operator": "gt", "value": 1}]}]),
+    ],
+)
+def test_valid_documents_survive_the_store(given: dict[str, Any]) -> None:
+    target, _ = check(given)
+    assert decode(encode(target)) == target
+
+
+def test_defaults() -> None:
+    target, rules = check(document())
+    assert isinstance(target, WebhookTarget)
+    assert (target.enabled, target.paused, target.delivery.concurrency, str(target.delivery.timeout)) == (True, False, 64, "15s")
+    assert [str(wait) for wait in target.delivery.retry.schedule] == ["5s", "5m", "30m", "2h", "5h", "10h"]
+    assert rules is not None
+
+
+@pytest.mark.parametrize(
+    ("given", "pointer"),
+    [
+        ([], ""),
+        ("x", ""),
+        (document(id=""), "/id"),
+        (document(id="x" * 65), "/id"),
+        (document(id="é" * 33), "/id"),
+        (document(id="a\nb"), "/id"),
+        (document(id="_process"), "/id"),
+        (document(id=5), "/id"),
+        ({"type": "http", "endpoint": "http://a"}, "/id"),
+        ({"id": "a", "endpoint": "http://a"}, "/type"),
+        (document(type="smoke"), "/type"),
+        (document(type="removed"), "/type"),
+        (document(unknown=1), "/unknown"),
+        (document(enabled="yes"), "/enabled"),
+        ({"id": "a", "type": "http"}, "/endpoint"),
+        (document(endpoint="ftp://a"), "/endpoint"),
+        (document(endpoint="orders.example/hooks"), "/endpoint"),
+        (document(endpoint="http://"), "/endpoint"),
+        (document(endpoint="http://a:99999/"), "/endpoint"),
+        (document(endpoint="http://a:0/"), "/endpoint"),
+        (document(endpoint="http://[::1/"), "/endpoint"),
+        (document(endpoint="http://a/b c"), "/endpoint"),
+        (document(endpoint="http://a/\r\nX: y"), "/endpoint"),
+        (document(endpoint="http://user:secret@a/"), "/endpoint"),
+        (config(timeout="0s"), "/config/timeout"),
+        (config(timeout="301s"), "/config/timeout"),
+        (config(timeout="soon"), "/config/timeout"),
+        (config(timeout=10**400), "/config/timeout"),
+        (config(timout="5s"), "/config/timout"),
+        (config(format="xml"), "/config/format"),
+        (config(concurrency=0), "/config/concurrency"),
+        (config(concurrency=1001), "/config/concurrency"),
+        (config(max_queue=0), "/config/max_queue"),
+        (config(overflow="explode"), "/config/overflow"),
+        (config(retry={"schedule": ["1s"] * 51}), "/config/retry/schedule"),
+        (config(retry={"schedule": ["1s", "x"]}), "/config/retry/schedule/1"),
+        (config(retry={"schedule": ["9000000d"]}), "/config/retry/schedule/0"),
+        (config(signing_secret="secret"), "/config/signing_secret"),
+        (config(signing_secret="whsec_c2hvcnQ="), "/config/signing_secret"),
+        (config(headers={"": "x"}), "/config/headers/"),
+        (config(headers={"a b": "x"}), "/config/headers/a b"),
+        (config(headers={"a/b": "x"}), "/config/headers/a~1b"),
+        (config(headers={"Content-Length": "1"}), "/config/headers/Content-Length"),
+        (config(headers={"Webhook-Id": "1"}), "/config/headers/Webhook-Id"),
+        (config(headers={"X-A": "a\r\nX-B: b"}), "/config/headers/X-A"),
+        (config(headers={"X-A": 1}), "/config/headers/*"),
+        (
+            document(rules=[{"id": "a", "conditions": [{"field": "x", "operator": "eq", "value": 1}]}]),
+            "/rules/0/conditions/0/field",
+        ),
+    ],
+)
+def test_what_is_wrong_and_where(given: Any, pointer: str) -> None:
+    assert pointers(given) == [pointer]
+
+
+def test_all_that_is_wrong_is_told_at_once() -> None:
+    given = document(id="", endpoint="x", config={"timeout": "0s", "headers": {"Host": "x"}, "signing_secret": "x"})
+    found = pointers(given)
+    assert found == ["/id", "/endpoint", "/config/headers/Host", "/config/signing_secret", "/config/timeout"]
+    with pytest.raises(Rejected, match=r"\(and 2 more\)"):
+        check(given)
+
+
+def test_secrets_are_masked_and_come_back() -> None:
+    headers = {"Authorization": "Bearer abcdefghij", "x-api-key": "short", "X-Plain": "seen"}
+    target, _ = check(config(signing_secret=SECRET, headers=headers))
+    shown = masked(target)
+    assert shown["config"]["signing_secret"] == "***LaSw"
+    assert shown["config"]["headers"] == {"Authorization": "***ghij", "x-api-key": "***", "X-Plain": "seen"}
+    assert SECRET not in json.dumps(shown)
+    before = copy.deepcopy(shown)
+    again, _ = check(unmask(shown, target))
+    assert again == target
+    assert shown == before, "the document of the caller was changed"
+
+
+def test_a_new_secret_replaces_the_stored_one() -> None:
+    target, _ = check(config(signing_secret=SECRET, headers={"Authorization": "Bearer abcdefghij"}))
+    other = "whsec_" + "QUJD" * 11
+    given = config(signing_secret=other, headers={"Authorization": "Basic xyz", "X-Plain": "***ghij"})
+    assert unmask(given, target) == given
+    assert unmask(config(signing_secret=""), target)["config"]["signing_secret"] == ""
+
+
+def test_a_mask_of_something_else_is_taken_as_written() -> None:
+    target, _ = check(config(signing_secret=SECRET))
+    assert pointers(unmask(config(signing_secret="***abcd"), target)) == ["/config/signing_secret"]
+    assert pointers(unmask(config(signing_secret="***LaSw"), None)) == ["/config/signing_secret"]
+
+
+@pytest.mark.parametrize("given", [5, [], {}, {"config": 5}, {"config": {"headers": 5}}])
+def test_unmask_leaves_what_is_no_document_to_check(given: Any) -> None:
+    target, _ = check(config(signing_secret=SECRET))
+    assert unmask(given, target) == given
+
+
+@pytest.mark.parametrize(("secret", "shown"), [("", "***"), ("x" * 12, "***"), ("0123456789abc", "***9abc")])
+def test_mask(secret: str, shown: str) -> None:
+    assert mask(secret) == shown
+
+
+@pytest.mark.parametrize("queue", ["dead", "discard"])
+def test_tombstones(queue: Any) -> None:
+    tombstone = Removed(id="orders", queue=queue)
+    assert decode(encode(tombstone)) == tombstone
+    assert b'"removed"' in encode(tombstone)
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"{}", b"[]", b'{"type":"http"}', b'{"type":"http","id":"a","endpoint":"b","new":1}', b"\xff"]
+)
+def test_a_stored_document_that_cannot_be_read(value: bytes) -> None:
+    with pytest.raises(Rejected) as caught:
+        decode(value)
+    assert caught.value.code == "INVALID_TARGET"
+
+
+def test_the_tag_tells_the_type() -> None:
+    assert type(decode(encode(check(document(type="http"))[0]))) is HttpTarget
+    assert type(decode(encode(check(document(type="webhook"))[0]))) is WebhookTarget
+    assert targets.MASK == "***"

@@ -1,0 +1,77 @@
+"""Logs as a process writes them: run in a process, read from its standard error."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+SCRIPT = """
+import asyncio, logging
+from tas_mcp import telemetry
+
+early = telemetry.logger("early")  # made at import, before anything is configured
+telemetry.configure("ingest", {level!r}, {form!r})
+early.debug("too fine")
+with telemetry.context(request_id="r1", correlation_id="", trace_id="t1"):
+    early.info("inside", count=3, odd=object, raw=b"x")
+    logging.getLogger("aiohttp.server").error("a library says %s", "hello")
+early.info("outside")
+logging.getLogger("noisy").info("a library chats")
+try:
+    1 / 0
+except ZeroDivisionError:
+    early.exception("went wrong")
+    logging.getLogger("asyncio").exception("a library too")
+"""
+
+
+def lines(level: str = "info", form: str = "json") -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT.format(level=level, form=form)], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert done.stdout == ""
+    return done.stderr.splitlines()
+
+
+def logged() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in lines()]
+
+
+def test_each_line_is_an_object_with_its_ids() -> None:
+    inside, library, outside, *_ = logged()
+    assert inside.pop("ts").endswith("Z")
+    assert inside == {
+        "event": "inside",
+        "level": "info",
+        "component": "early",
+        "service": "ingest",
+        "request_id": "r1",
+        "trace_id": "t1",
+        "count": 3,
+        "odd": "<class 'object'>",
+        "raw": "eA==",
+    }
+    assert library.items() >= {"event": "a library says hello", "level": "error", "service": "ingest", "request_id": "r1"}.items()
+    assert "request_id" not in outside
+
+
+def test_an_exception_stays_on_one_line() -> None:
+    ours, theirs = logged()[3:]
+    for line in (ours, theirs):
+        assert "ZeroDivisionError: division by zero" in line["exception"]
+        assert "Traceback" in line["exception"]
+    assert (ours["event"], theirs["event"]) == ("went wrong", "a library too")
+
+
+def test_the_level_holds_for_us_and_for_libraries() -> None:
+    found = [json.loads(line)["event"] for line in lines(level="error")]
+    assert found == ["a library says hello", "went wrong", "a library too"]
+    assert "too fine" in "".join(lines(level="debug"))
+    assert "a library chats" not in "".join(lines(level="debug"))
+
+
+def test_text_for_people_and_json_when_nobody_looks() -> None:
+    text = lines(form="text")
+    assert any("inside" in line and "r1" in line for line in text)
+    assert not text[0].startswith("{")
+    assert all(line.startswith("{") for line in lines(form="auto"))
