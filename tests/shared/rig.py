@@ -69,7 +69,8 @@ async def linked(url: str, **options: Any) -> AsyncIterator[Broker]:
 
 
 async def until(condition: Callable[[], Any], seconds: float = POLL_SECONDS) -> Any:
-    """Ask (``condition`` may be a coroutine function) until the answer is true, and return it; fail when it never is. What the broker cannot say yet is asked again."""
+    """Ask (``condition`` may be a coroutine function) until the answer is true, and return it; fail when it never is. What the
+    broker cannot say yet is asked again."""
     deadline = time.monotonic() + seconds
     while True:
         try:
