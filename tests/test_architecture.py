@@ -51,7 +51,7 @@ OWNERS = {
     "grpc": ("services.ingest.grpc", "services.forward.targets.grpc"),
     "httptools": ("services.ingest.heads", "services.forward.connection"),
     "nats": ("tas_mcp.broker",),
-    "prometheus_client": ("tas_mcp.telemetry",),
+    "prometheus_client": ("tas_mcp.telemetry", "tas_mcp.metrics"),
     "structlog": ("tas_mcp.telemetry",),
     "tenacity": ("tas_mcp.broker",),
     "typer": ("services.cli",),

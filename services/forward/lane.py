@@ -125,22 +125,24 @@ class Lane:
         while len(self._workers) < min(self._concurrency, len(self._workers) + len(self._waiting)):
             worker = asyncio.create_task(self._work())
             self._workers.add(worker)
-            worker.add_done_callback(self._workers.discard)
 
     async def _work(self) -> None:
-        while self._waiting and len(self._workers) <= self._concurrency:
-            pulled = self._waiting.popleft()
-            try:
-                await self._handle(pulled)
-            except Exception:
-                log.exception("delivery not handled; it will be handed out again", target=self._target.id, seq=pulled.seq)
-                pulled.nak()
+        try:
+            while self._waiting and len(self._workers) <= self._concurrency:
+                pulled = self._waiting.popleft()
+                try:
+                    await self._handle(pulled)
+                except Exception:
+                    log.exception("delivery not handled; it will be handed out again", target=self._target.id, seq=pulled.seq)
+                    pulled.nak()
+        finally:  # at once: what comes before the task's callback would find a worker, and wait for one that has ended
+            self._workers.discard(asyncio.current_task())
 
     async def _handle(self, pulled: Pulled) -> None:
         try:
             delivery = decode_delivery(pulled.data)
             event = decode_event(delivery.event)
-        except (msgspec.MsgspecError, ValueError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             await self._unreadable(pulled, str(error))
             return
         target, sender = self._target, self._sender
@@ -154,16 +156,19 @@ class Lane:
             return
         delivery.attempts.append(attempt)
         self._counted.failed(attempt)
-        seconds = None
+        seconds, reason = None, "refused"
         if isinstance(failure, Failed):
-            schedule = target.delivery.retry.schedule
+            schedule, reason = target.delivery.retry.schedule, "attempts_exhausted"
             seconds = wait(schedule, len(delivery.attempts), failure.retry_after, random.random)
         if seconds is not None:
-            await self._park(delivery, attempt.at + attempt.duration_ms / 1e3 + seconds)
+            try:
+                await self._park(delivery, attempt.at + attempt.duration_ms / 1e3 + seconds)
+            except Rejected:  # too large with its history
+                seconds, reason = None, "output_too_large"
+        if seconds is not None:
             self._counted.retried()
             self._record(pulled, delivery, event, attempt, "retrying")
         else:
-            reason = "refused" if isinstance(failure, Refused) else "attempts_exhausted"
             await self._bury(delivery, event, reason, attempt.error)
             self._record(pulled, delivery, event, attempt, "dead")
         log.warning(
@@ -227,7 +232,7 @@ class Lane:
         }
         await self._store(subjects.retries(self._target.id, delivery.event_seq), encode(delivery), headers=headers)
 
-    async def _bury(self, delivery: Delivery, event: Event, reason: str, detail: str) -> None:
+    async def _bury(self, delivery: Delivery, event: Event, reason: str, detail: str, msg_id: str = "") -> None:
         """Store the delivery as a dead letter."""
         letter = DeadLetter(
             target_id=self._target.id,
@@ -238,7 +243,7 @@ class Lane:
             delivery=delivery,
         )
         subject = subjects.dead(self._target.id)
-        msg_id = f"{delivery.event_seq}:{self._target.id}:d{delivery.redrives}"
+        msg_id = msg_id or f"{delivery.event_seq}:{self._target.id}:d{delivery.redrives}"
         try:
             ack = await self._store(subject, encode(letter), msg_id=msg_id)
         except Rejected as error:  # too large by its history: keep all but the data, which is still in EVENTS
@@ -275,7 +280,7 @@ class Lane:
             event_id=f"delivery-{pulled.seq}", event_type="", source="", timestamp=0, accepted_at=0, data=Raw(encode(pulled.data))
         )
         delivery = Delivery(event=Raw(encode(event)), event_seq=0, revision=0)
-        await self._bury(delivery, event, "unreadable", detail)
+        await self._bury(delivery, event, "unreadable", detail, f"{event.event_id}:{self._target.id}")
         pulled.ack()
 
     def _record(self, pulled: Pulled, delivery: Delivery, event: Event, attempt: Attempt, result: str) -> None:

@@ -43,11 +43,10 @@ class Counted:
         self._unavailable = EVENTS.labels(protocol, "unavailable")
 
     def count(self, answer: Accepted | TasError) -> None:
+        if isinstance(answer, Accepted):
+            (self._duplicate if answer.duplicate is True else self._accepted).inc()
+            return
         match answer:
-            case Accepted(duplicate=True):
-                self._duplicate.inc()
-            case Accepted():
-                self._accepted.inc()
             case Rejected():
                 self._rejected.inc()
             case Overloaded():

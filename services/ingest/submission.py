@@ -63,13 +63,13 @@ def read(body: bytes | Raw, limits: Limits, now_ns: int, new_id: Callable[[int],
     event_id, event_type, source, data, metadata = (
         given.event_id, given.event_type, given.source, given.data, given.metadata
     )  # fmt: skip
-    if not (event_type.isascii() and event_type.isprintable() and 0 < len(event_type) <= MAX_NAME_BYTES):
+    if not (0 < len(event_type) <= MAX_NAME_BYTES and _plain(event_type)):
         _check_text("/event_type", event_type, MAX_NAME_BYTES)
-    if not (source.isascii() and source.isprintable() and 0 < len(source) <= MAX_NAME_BYTES):
+    if not (0 < len(source) <= MAX_NAME_BYTES and _plain(source)):
         _check_text("/source", source, MAX_NAME_BYTES)
     if not event_id:
         event_id = new_id(now_ns)
-    elif not (event_id.isascii() and event_id.isprintable() and len(event_id) <= MAX_ID_BYTES):
+    elif not (len(event_id) <= MAX_ID_BYTES and _plain(event_id)):
         _check_text("/event_id", event_id, MAX_ID_BYTES)
     if metadata:
         _check_metadata(metadata, limits.metadata)
@@ -108,6 +108,11 @@ def _is_time(text: str) -> bool:
     return True
 
 
+def _plain(text: str) -> bool:
+    """The usual case, told fast; what is not plain is looked at closely."""
+    return text.isascii() and text.isprintable()
+
+
 def _check_text(pointer: str, text: str, limit: int) -> None:
     if not text:
         _refuse(pointer, "must not be empty")
@@ -121,6 +126,8 @@ def _check_metadata(metadata: dict[str, str], limit: int) -> None:
     if len(metadata) > limit:
         _refuse("/metadata", f"has {len(metadata)} entries; the limit is {limit}")
     for key, value in metadata.items():
+        if 0 < len(key) <= MAX_NAME_BYTES and len(value) <= MAX_METADATA_BYTES and _plain(key) and _plain(value):
+            continue
         pointer = "/metadata/" + escape(key)
         _check_text(pointer, key, MAX_NAME_BYTES)
         if len(value) > MAX_METADATA_BYTES:

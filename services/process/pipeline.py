@@ -27,6 +27,7 @@ from tas_mcp.messages import (
     decode_event,
     encode,
 )
+from tas_mcp.metrics import CounterChild
 from tas_mcp.outcomes import Outcomes
 from tas_mcp.routing import Match, View
 
@@ -142,7 +143,7 @@ class Step:
         self._left = deliveries
         self._routed: list[RoutedTo] = []
 
-    def run(self, plans: list[tuple[Match, str, str]], results: dict[str, "telemetry.CounterChild"]) -> None:
+    def run(self, plans: list[tuple[Match, str, str]], results: dict[str, CounterChild]) -> None:
         if not plans:
             self._record()
         for match, result, reason in plans:
@@ -153,7 +154,7 @@ class Step:
             else:
                 self._done(match, result, results[result].inc)
 
-    def _queue(self, match: Match, results: dict[str, "telemetry.CounterChild"]) -> None:
+    def _queue(self, match: Match, results: dict[str, CounterChild]) -> None:
         seq = self._pulled.seq
         payload = encode(Delivery(event=Raw(self._pulled.data), event_seq=seq, revision=match.revision, rule_id=match.rule_id))
 

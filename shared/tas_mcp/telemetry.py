@@ -1,4 +1,4 @@
-"""Logs and metrics: the only module that knows structlog and prometheus-client.
+"""Logs and metrics: the module that knows structlog and, with ``metrics``, prometheus-client.
 
 Logs are one JSON object a line (coloured text on a terminal) with ``service``, and with ``request_id``, ``correlation_id`` and
 ``trace_id`` while a request is handled. Nothing is logged per successful event. Metrics are made where they are counted; label
@@ -12,12 +12,11 @@ from contextlib import contextmanager
 
 import msgspec
 import structlog
-from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, Gauge
 from prometheus_client.exposition import choose_encoder
 from structlog.typing import EventDict, WrappedLogger
 
-CounterChild = Counter
-"""What ``labels()`` of a counter returns."""
+from tas_mcp.metrics import Counter, Histogram
 
 LATENCY_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 SIZE_BUCKETS = (128, 256, 512, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576)
@@ -82,7 +81,7 @@ def gauge(name: str, help: str, labels: Sequence[str] = ()) -> Gauge:
 
 
 def histogram(name: str, help: str, labels: Sequence[str] = (), buckets: Sequence[float] = LATENCY_BUCKETS) -> Histogram:
-    return Histogram(name, help, labels, buckets=buckets)
+    return Histogram(name, help, labels, buckets)
 
 
 def render(accept: str) -> tuple[bytes, str]:

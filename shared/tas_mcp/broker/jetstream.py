@@ -147,7 +147,7 @@ class JetStream:
         """A batched direct get: the messages that answer ``request`` (its ``batch`` is the most there can be).
 
         Raises:
-            Unavailable: the answer did not come whole within ``timeout`` seconds.
+            Unavailable: the link was lost, or the answer did not come whole within ``timeout`` seconds.
         """
         found: list[Message] = []
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -162,12 +162,17 @@ class JetStream:
             else:
                 done.set_exception(Unavailable(f"direct get from {stream}: status {message.status}"))
 
+        def lost() -> None:
+            if not done.done():
+                done.set_exception(Unavailable(f"direct get from {stream}: the connection to the broker was lost"))
+
         inbox = self._connection.new_inbox()
         async with self._connection.subscribed(inbox, take):
             self._connection.send("$JS.API.DIRECT.GET." + stream, msgspec.json.encode(request), inbox)
             try:
-                async with asyncio.timeout(timeout):
-                    await done
+                with self._connection.watched(down=lost):
+                    async with asyncio.timeout(timeout):
+                        await done
             except TimeoutError:
                 raise Unavailable(f"direct get from {stream}: no whole answer within {timeout:g} s") from None
         return found

@@ -57,10 +57,10 @@ def encode(subject: str, payload: bytes, reply: str, headers: Mapping[str, str] 
     """A publish, as it goes over the wire. Line ends in header values become blanks."""
     if not headers:
         return b"PUB %s %d\r\n%s\r\n" % (f"{subject} {reply}".encode() if reply else subject.encode(), len(payload), payload)
-    lines = "".join(f"\r\n{name}: {value}" for name, value in headers.items())
-    if lines.count("\n") != len(headers) or lines.count("\r") != len(headers):
-        lines = "".join(f"\r\n{name}: {' '.join(value.splitlines())}" for name, value in headers.items())
-    head = f"NATS/1.0{lines}\r\n\r\n".encode()
+    lines = "NATS/1.0"
+    for name, value in headers.items():
+        lines += f"\r\n{name}: {value if value.isprintable() else ' '.join(value.splitlines())}"
+    head = f"{lines}\r\n\r\n".encode()
     address = f"{subject} {reply}" if reply else subject
     return b"HPUB %s %d %d\r\n%s%s\r\n" % (address.encode(), len(head), len(head) + len(payload), head, payload)
 

@@ -98,8 +98,10 @@ class Rig(NamedTuple):
         return [(message, decode_delivery(message.data)) for message in found]
 
     async def settled(self, target_id: str) -> bool:
-        """Whether nothing is owed to the target any more."""
-        return await self.queued(target_id) == 0 and await self.parked(target_id) == []
+        """Whether nothing is owed to the target any more: asked at once, as what is parked comes back at any time."""
+        owed = await self.broker.jetstream.subjects(subjects.DELIVERIES, ">")
+        retries = subjects.all_retries(target_id).removesuffix("*")
+        return not any(subject == subjects.deliveries(target_id) or subject.startswith(retries) for subject in owed)
 
     async def dead(self, target_id: str = "") -> list[DeadLetter]:
         found = await self.broker.messages(subjects.DEAD, subjects.dead(target_id) if target_id else "")

@@ -73,4 +73,4 @@ def test_any_text_arrives(key: str, value: str) -> None:
 
 
 def test_the_table_has_the_formats_of_the_documents() -> None:
-    assert FORMATS == {"tas": tas, "data": data}
+    assert {"tas": tas, "data": data} == FORMATS

@@ -5,13 +5,14 @@ import time
 from datetime import datetime
 from typing import Any, cast
 
+import msgspec
 import pytest
 from standardwebhooks.webhooks import Webhook
 
 from services.forward import lane as module
 from services.forward.lane import Lane
 from tas_mcp import subjects, targets
-from tas_mcp.broker import Connection, Message, Publisher, Pulled, Puller
+from tas_mcp.broker import Message, Publisher, Pulled, Puller
 from tas_mcp.messages import Delivery, decode_event, encode, webhook_id
 from tas_mcp.outcomes import Outcomes
 from tests.fakes import MemoryBroker
@@ -40,8 +41,8 @@ async def test_delivered_recorded_acked(rig: Rig) -> None:
         path, headers, body = rig.receiver.seen[0]
         assert (path, body["event_id"], body["data"]) == ("hook", "e7", '{"n": 1}')
         assert headers["webhook-id"] == webhook_id(event(7))
-        assert headers["webhook-signature"].startswith("v1,")
-        assert Webhook(SECRET)
+        Webhook(SECRET).verify(msgspec.json.encode(body), headers)
+        assert headers["webhook-timestamp"].isdigit()
         record = (await rig.records("a b"))[0]
         assert (record.event_seq, record.event_id, record.accepted_at, record.revision) == (7, "e7", 5, 1)
         assert (record.number, record.result, record.status, record.error) == (1, "delivered", 200, "")
@@ -64,7 +65,8 @@ async def test_a_failed_delivery_is_parked_with_its_history(rig: Rig) -> None:
         await until(waits)
     message, delivery = (await rig.parked("a"))[0]
     assert message.subject == "tas.retries.a.7"
-    assert set(message.headers) == {"Nats-Schedule", "Nats-Schedule-Target"}
+    ours = set(message.headers) - {"Nats-Rollup"}  # the server's own: a schedule replaces the one before
+    assert ours == {"Nats-Schedule", "Nats-Schedule-Target"}, "a message id would have it taken for a duplicate"
     assert message.headers["Nats-Schedule-Target"] == "tas.deliveries.a"
     at = datetime.fromisoformat(message.headers["Nats-Schedule"].removeprefix("@at ")).timestamp()
     assert time.time() + 0.79 * 3600 < at < time.time() + 1.21 * 3600
@@ -206,18 +208,33 @@ async def test_pause_and_resume(rig: Rig) -> None:
         assert (await rig.broker.unacked(subjects.DELIVERIES, "fwd_a"), rig.receiver.got("a")) == ((0, 2), [])
         await rig.save("a", paused=False)
         await until_settled(rig, "a")
-        await rig.save("a", paused=True)
-        await until(lambda: lane_waits(rig, "a", 0))
-        await rig.owe("a", 3)
-        await rig.owe("b", 2)
-        await until_settled(rig, "b")
-        assert rig.receiver.got("a") in (["e1", "e2"], ["e2", "e1"], ["e1", "e2", "e3"], ["e2", "e1", "e3"])
+        assert sorted(rig.receiver.got("a")) == ["e1", "e2"]
 
 
-async def lane_waits(rig: Rig, target_id: str, _: int) -> bool:
-    """Whether the lane's consumer is there."""
-    info = await rig.broker.jetstream.consumer_info(subjects.DELIVERIES, subjects.forward_consumer(target_id))
-    return info["num_ack_pending"] == 0
+async def test_a_target_paused_while_it_delivers(rig: Rig) -> None:
+    """The lane has asked for many more by then: none of them is sent, what is under way is finished, and all come back."""
+    await rig.save("a", config={"concurrency": 1})
+    rig.receiver.held["a"] = asyncio.Event()
+    await rig.owe("a", *range(1, 11))
+    async with forwarding(rig):
+        await until(lambda: rig.receiver.busy["a"] == 1)
+        await rig.save("a", config={"concurrency": 1}, paused=True)
+
+        async def given_back() -> bool:
+            return await rig.broker.unacked(subjects.DELIVERIES, "fwd_a") == (1, 0) or len(rig.receiver.seen) > 1
+
+        rig.receiver.held["a"].set()
+
+        async def quiet() -> bool:
+            info = await rig.broker.jetstream.consumer_info(subjects.DELIVERIES, "fwd_a")
+            return bool(info["num_ack_pending"] == info["num_redelivered"] and info["num_waiting"] == 0)
+
+        await until(quiet)
+        assert rig.receiver.got("a") == ["e1"]
+        assert await rig.queued("a") == 9
+        await rig.save("a")
+        await until_settled(rig, "a")
+    assert sorted(rig.receiver.got("a")) == sorted(f"e{seq}" for seq in range(1, 11))
 
 
 @pytest.mark.parametrize("queue", ["dead", "discard"])
@@ -437,7 +454,7 @@ async def test_what_comes_as_the_last_worker_ends_is_not_left_lying() -> None:
     outcomes = Immediately()
     outcomes.waiting.append(pulled(2))
     connection = MemoryBroker().connection
-    lane = Lane(cast(Connection, connection), Publisher(connection), cast(Outcomes, outcomes), target)
+    lane = Lane(connection, Publisher(connection), cast(Outcomes, outcomes), target)
     lane._sender = Sends()
     lane._take(pulled(1))
     await until(lambda: outcomes.recorded == [1, 2], 2)

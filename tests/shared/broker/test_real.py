@@ -107,6 +107,17 @@ async def test_a_request_in_flight_fails_at_once_when_the_link_is_lost(nats: Nat
             await broker.connection.request("nothing.here")
 
 
+async def test_a_direct_get_in_flight_fails_at_once_too(nats: NatsServer) -> None:
+    async with linked(nats.url) as broker:
+        await broker.stream()
+        tell(nats, signal.SIGSTOP)
+        counting = asyncio.create_task(broker.jetstream.count("S", "S.>"))
+        await asyncio.sleep(0)
+        nats.kill()
+        with pytest.raises(Unavailable, match="connection to the broker was lost"):
+            await asyncio.wait_for(counting, 5)
+
+
 async def test_a_server_that_stands_still_is_noticed(nats: NatsServer) -> None:
     """The socket stays open; only the ping tells."""
     async with linked(nats.url) as broker:

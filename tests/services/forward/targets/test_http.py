@@ -62,7 +62,9 @@ async def send(server: Server, path: str = "/hook", **config: Any) -> int:
 async def test_what_a_receiver_sees() -> None:
     async with serving() as server:
         server.status = 204
-        status = await send(server, "/a%20b/é?q=1&r=ü", headers={"Authorization": "Bearer x", "X-Text": "é"}, signing_secret=SECRET)
+        status = await send(
+            server, "/a%20b/é?q=1&r=ü", headers={"Authorization": "Bearer x", "X-Text": "é"}, signing_secret=SECRET
+        )
         assert status == 204
         path, headers, body = server.seen[0]
         assert path == "/a%20b/%C3%A9?q=1&r=%C3%BC"
