@@ -94,6 +94,8 @@ class Lane:
             self._puller.resize(min(HELD, 4 * self._concurrency))
             if target.paused:
                 self._puller.pause()
+                while self._waiting:
+                    self._waiting.pop().nak()
             else:
                 self._puller.resume()
         self._start_workers()
@@ -117,6 +119,9 @@ class Lane:
             self._counted.forget()
 
     def _take(self, pulled: Pulled) -> None:
+        if not isinstance(self._target, Removed) and self._target.paused:
+            pulled.nak()  # it was asked for before the pause
+            return
         self._waiting.append(pulled)
         self._start_workers()
 

@@ -95,6 +95,8 @@ def decode(value: bytes) -> Stored:
         found: Stored = _decode(value)
     except (msgspec.MsgspecError, ValueError) as error:
         raise _invalid([flaw(error)]) from None
+    if not isinstance(found, Removed):
+        _check(found)
     return found
 
 
@@ -110,6 +112,11 @@ def check(document: Any) -> tuple[AnyTarget, RuleSet]:
         target = msgspec.convert(document, TARGETS, dec_hook=from_json)
     except (msgspec.ValidationError, ValueError) as error:
         raise _invalid([flaw(error)]) from None
+    return target, _check(target)
+
+
+def _check(target: AnyTarget) -> RuleSet:
+    """What types alone do not say; the compiled rules."""
     config = target.delivery
     flaws = [*_check_id(target.id), *_check_endpoint(target.endpoint)]
     flaws += [*_check_headers(config.headers), *_check_secret(config.signing_secret)]
@@ -121,7 +128,7 @@ def check(document: Any) -> tuple[AnyTarget, RuleSet]:
         flaws += error.flaws
     if flaws:
         raise _invalid(flaws)
-    return target, rules
+    return rules
 
 
 def masked(target: AnyTarget) -> dict[str, Any]:
@@ -181,6 +188,7 @@ def _check_endpoint(endpoint: str) -> list[Flaw]:
     try:
         url = urlsplit(endpoint)
         port = url.port
+        (url.hostname or "").encode("idna")
     except ValueError as error:
         return [Flaw("/endpoint", f"is no URL: {error}")]
     if url.scheme not in ("http", "https") or not url.hostname or port == 0:

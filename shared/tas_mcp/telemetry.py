@@ -63,6 +63,9 @@ def configure(service: str, level: str = "info", form: str = "auto") -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)
+    # aiohttp logs a traceback for each malformed request: whoever likes could fill the disk. Our own errors are answered, and
+    # logged, by tas_mcp.http.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
 
 
 @contextmanager

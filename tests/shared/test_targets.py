@@ -182,3 +182,14 @@ def test_the_tag_tells_the_type() -> None:
     assert type(decode(encode(check(document(type="http"))[0]))) is HttpTarget
     assert type(decode(encode(check(document(type="webhook"))[0]))) is WebhookTarget
     assert targets.MASK == "***"
+
+
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [("endpoint", "http://host:99999/"), ("endpoint", "http://" + "a" * 64 + "/"), ("config", {"signing_secret": "secret"})],
+)
+def test_a_stored_document_is_checked_as_a_new_one_is(member: str, value: object) -> None:
+    """Somebody may have written it into the bucket by hand: a service that read it must not fall over it."""
+    document = {"id": "x", "type": "webhook", "endpoint": "http://host/", member: value}
+    with pytest.raises(Rejected):
+        targets.decode(msgspec.json.encode(document))
