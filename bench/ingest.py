@@ -22,7 +22,7 @@ def measure(seconds: float, rounds: int) -> list[Row]:
         refused = sum(result["refused"] for result in ours)
         here.stop("floor")
         paced = [load.generate(here, here.http_port, rate=10_000, seconds=seconds) for _ in range(rounds)]
-        batch = [load.generate(here, here.http_port, batch=100, path="/api/v1/events/batch", seconds=seconds, connections=16)]
+        batch = [load.generate(here, here.http_port, batch=100, path="/api/v1/events/batch", seconds=seconds, connections=32)]
         most = here.memory()["ingest"][1]
     p50, p99 = (median(result[key] for result in paced) for key in ("p50_ms", "p99_ms"))
     note = f"{load.NAME}, {refused} refused"

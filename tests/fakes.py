@@ -1,5 +1,4 @@
-"""A broker in memory, with the semantics of the real one as far as ``Publisher`` and ``Puller`` use it: what both must do is
-``tests/contracts/broker.py``. Time is that of the event loop."""
+"""A broker in memory that does what ``tests/contracts/broker.py`` asks of the real one. Time is that of the event loop."""
 
 import asyncio
 import itertools
@@ -7,7 +6,6 @@ import json
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
 from typing import Any, cast
 
 from tas_mcp.broker import Connection, Message
@@ -94,12 +92,10 @@ class MemoryBroker:
             return
         words = subject.split(".")
         if subject.startswith("$JS.ACK."):
-            consumer = self._streams[words[2]].consumers.get(words[3])
-            if consumer:
+            if consumer := self._streams[words[2]].consumers.get(words[3]):
                 consumer.ended(int(words[5]), payload)
         elif subject.startswith("$JS.API.CONSUMER.MSG.NEXT."):
-            consumer = self._streams[words[5]].consumers.get(words[6])
-            if consumer:
+            if consumer := self._streams[words[5]].consumers.get(words[6]):
                 consumer.pull(reply, json.loads(payload))
             else:
                 self.answer(reply, b"", head=NO_RESPONDERS)
@@ -132,11 +128,9 @@ class Stream:
     """Takes the subjects below its name."""
 
     def __init__(self, name: str, config: dict[str, Any]) -> None:
-        self.name = name
-        self.consumers: dict[str, Consumer] = {}
+        self.name, self.consumers = name, dict[str, Consumer]()
         self.messages: list[tuple[str, bytes, bytes]] = []
-        self._most = config.get("max_msgs", -1)
-        self._ids: dict[str, int] = {}
+        self._most, self._ids = config.get("max_msgs", -1), dict[str, int]()
 
     def store(self, subject: str, payload: bytes, headers: dict[str, str]) -> dict[str, Any]:
         msg_id = headers.get("Nats-Msg-Id", "")
@@ -160,19 +154,19 @@ class Consumer:
         self._broker, self._stream, self._name = broker, stream, name
         self._config = {"ack_wait": 30_000_000_000, **config}
         self._next = 1
-        self._again: deque[int] = deque()
         self._counts: dict[int, int] = {}
         self._timers: dict[int, asyncio.TimerHandle] = {}
-        self._pulls: deque[Pull] = deque()
+        self._again, self._pulls = deque[int](), deque[Pull]()
 
     def pull(self, inbox: str, request: dict[str, Any]) -> None:
+        def tell(head: bytes) -> None:
+            self._broker.answer(inbox, b"", head=head)
+
         beat, expires = request.get("idle_heartbeat", 0) / 1e9, request["expires"] / 1e9
-        if beat and beat * 2 > expires:
-            self._broker.answer(inbox, b"", head=b"NATS/1.0 400 Bad Request - heartbeat value too large\r\n\r\n")
-            return
-        tell = partial(self._broker.answer, inbox, b"")
-        self._pulls.append(Pull(lambda head: tell(head=head), inbox, request["batch"], expires, beat))
-        self.serve()
+        if beat * 2 > expires:
+            return tell(b"NATS/1.0 400 Bad Request - heartbeat value too large\r\n\r\n")
+        self._pulls.append(Pull(tell, inbox, request["batch"], expires, beat))
+        return self.serve()
 
     def serve(self) -> None:
         while self._pulls and (self._again or self._next <= len(self._stream.messages)):

@@ -3,6 +3,9 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+import pytest
+
+from tas_mcp import documents as module
 from tas_mcp import subjects, targets
 from tas_mcp.documents import Document, Follower
 from tas_mcp.targets import Removed
@@ -10,6 +13,11 @@ from tests.nats_server import NatsServer
 from tests.shared.rig import Broker, linked, until
 
 BUCKET = subjects.TARGETS_BUCKET
+
+
+@pytest.fixture(autouse=True)
+def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.1)
 
 
 class Seen:

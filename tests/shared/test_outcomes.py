@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from tas_mcp import outcomes as module
 from tas_mcp import subjects
 from tas_mcp.broker import JetStream, Publisher
 from tas_mcp.messages import Attempted, Routed, RoutedTo
@@ -15,7 +16,13 @@ from tests.fakes import MemoryBroker
 from tests.nats_server import NatsServer
 from tests.shared.rig import Broker, linked, until
 
+pytestmark = pytest.mark.usefixtures("_soon")
 decode = msgspec.json.Decoder(list[Routed]).decode
+
+
+@pytest.fixture
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "AGAIN_SECONDS", (0.02,) * 4)
 
 
 def routed(seq: int, text: str = "") -> Routed:

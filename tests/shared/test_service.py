@@ -1,4 +1,7 @@
-"""The life of a process, from outside: started as ``python -m services.ingest``."""
+"""The life of a process, from outside: started as ``python -m services.ingest``.
+
+Starting an interpreter takes a second, so the processes of a test start together.
+"""
 
 import asyncio
 import os
@@ -6,7 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import aiohttp
 import pytest
@@ -34,60 +39,103 @@ def environ(**values: str) -> dict[str, str]:
     }
 
 
-def failed(**values: str) -> str:
+class Ended(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("settings")
+    (found / "typo.toml").write_text("[ingest]\nhttp_prot = 80\n")
+    return found
+
+
+@pytest.fixture(scope="module")
+def taken() -> Iterator[int]:
+    """A port that somebody else has."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def ended(folder: Path, taken: int) -> dict[str, Ended]:
+    """How the processes end that cannot start, and one that only has to help."""
+    cases: dict[str, tuple[list[str], dict[str, str]]] = {
+        "bad value": ([], {"TAS_HTTP_PORT": "eighty"}),
+        "http port in use": ([], {"TAS_HTTP_PORT": str(taken)}),
+        "ops port in use": ([], {"TAS_OPS_PORT": str(taken)}),
+        "unknown key": ([], {"TAS_CONFIG": str(folder / "typo.toml")}),
+        "missing file": ([], {"TAS_CONFIG": str(folder / "no.toml")}),
+        "workers": (["--workers", "2"], {}),
+        "help": (["--help"], {}),
+    }
+    started = {
+        name: subprocess.Popen(
+            [*COMMAND, *arguments], env=environ(**values), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for name, (arguments, values) in cases.items()
+    }
+    found = {}
+    for name, process in started.items():
+        try:
+            out, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
+        found[name] = Ended(process.returncode, out, err)
+    return found
+
+
+def line(ended: Ended) -> str:
     """The one line that a service says before it ends with 2."""
-    done = subprocess.run(COMMAND, env=environ(**values), capture_output=True, text=True, timeout=30, check=False)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    lines = [line for line in done.stderr.splitlines() if not line.startswith("{")]
-    assert "Traceback" not in done.stderr
+    lines = [each for each in ended.err.splitlines() if not each.startswith("{")]
+    assert ended.code == 2
+    assert ended.out == ""
+    assert "Traceback" not in ended.err
     assert len(lines) == 1
-    assert lines[0].startswith("error: ")
     return lines[0]
 
 
-def test_a_bad_value() -> None:
-    assert failed(TAS_HTTP_PORT="eighty").startswith("error: TAS_HTTP_PORT: ")
+def test_a_bad_value(ended: dict[str, Ended]) -> None:
+    assert line(ended["bad value"]) == "error: TAS_HTTP_PORT: Expected `int`, got `str` (it is 'eighty')"
 
 
-@pytest.mark.parametrize("variable", ["TAS_HTTP_PORT", "TAS_OPS_PORT"])
-def test_a_port_in_use(variable: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        line = failed(**{variable: str(port)})
-    assert line == f"error: {variable}: cannot listen on 127.0.0.1:{port}: it is in use; set {variable} to a free port"
+@pytest.mark.parametrize(("name", "variable"), [("http port in use", "TAS_HTTP_PORT"), ("ops port in use", "TAS_OPS_PORT")])
+def test_a_port_in_use(ended: dict[str, Ended], taken: int, name: str, variable: str) -> None:
+    wanted = f"error: {variable}: cannot listen on 127.0.0.1:{taken}: it is in use; set {variable} to a free port"
+    assert line(ended[name]) == wanted
 
 
-def test_an_unknown_key(tmp_path: Path) -> None:
-    path = tmp_path / "tas.toml"
-    path.write_text("[ingest]\nhttp_prot = 80\n")
-    assert failed(TAS_CONFIG=str(path)).endswith("unknown key 'http_prot'; did you mean http_port?")
+def test_an_unknown_key(ended: dict[str, Ended]) -> None:
+    assert line(ended["unknown key"]).endswith("typo.toml: [ingest] unknown key 'http_prot'; did you mean http_port?")
 
 
-def test_a_missing_file(tmp_path: Path) -> None:
-    line = failed(TAS_CONFIG=str(tmp_path / "no.toml"))
-    assert line == f"error: TAS_CONFIG: cannot read {tmp_path / 'no.toml'}: No such file or directory"
+def test_a_missing_file(ended: dict[str, Ended], folder: Path) -> None:
+    assert line(ended["missing file"]) == f"error: TAS_CONFIG: cannot read {folder / 'no.toml'}: No such file or directory"
 
 
-def test_a_port_that_workers_cannot_share() -> None:
-    done = subprocess.run([*COMMAND, "--workers", "2"], env=environ(), capture_output=True, text=True, timeout=30, check=False)
-    assert done.returncode == 2
-    assert "error: TAS_HTTP_PORT: 0 (any free port) cannot be shared" in done.stderr
+def test_a_port_that_workers_cannot_share(ended: dict[str, Ended]) -> None:
+    assert line(ended["workers"]).startswith("error: TAS_HTTP_PORT: 0 (any free port) cannot be shared")
 
 
-def test_every_setting_is_described() -> None:
-    done = subprocess.run([*COMMAND, "--help"], env=environ(), capture_output=True, text=True, timeout=30, check=True)
-    assert describe(Settings) in done.stdout
+def test_every_setting_is_described(ended: dict[str, Ended]) -> None:
+    assert ended["help"].code == 0
+    assert describe(Settings) in ended["help"].out
+    described = [each.split() for each in describe(Settings).splitlines()]
     for name, default in (("TAS_HTTP_PORT", "8080"), ("TAS_NATS_URL", "'nats://127.0.0.1:4222'"), ("TAS_EXPRESS", "True")):
-        assert [name, default] in [line.split() for line in describe(Settings).splitlines()]
+        assert [name, default] in described
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_started_not_ready_stopped(number: signal.Signals) -> None:
+async def test_started_not_ready_stopped() -> None:
+    await asyncio.gather(*(live(number) for number in (signal.SIGTERM, signal.SIGINT)))
+
+
+async def live(number: signal.Signals) -> None:
+    """Start, ask, end with a signal."""
     ops, http = free_port(), free_port()
     values = environ(TAS_OPS_PORT=str(ops), TAS_HTTP_PORT=str(http), TAS_HTTP_PROT="1")
     process = await asyncio.create_subprocess_exec(*COMMAND, env=values, stderr=asyncio.subprocess.PIPE)
-    assert process.stderr is not None
     try:
         async with aiohttp.ClientSession() as session:
 
@@ -101,7 +149,7 @@ async def test_started_not_ready_stopped(number: signal.Signals) -> None:
             async def started() -> bool:
                 return await asked("/readyz") == 200
 
-            await until(started)
+            await until(started, 20)
             assert await asked("/ready") == 503, "there is no broker"
             assert await asked("/health", http) == 200
             event = b'{"event_type":"a","source":"b"}'

@@ -1,9 +1,14 @@
 """Logs as a process writes them: run in a process, read from its standard error."""
 
 import json
+import os
 import subprocess
 import sys
+from functools import cache
+from pathlib import Path
 from typing import Any
+
+SHARED = Path(__file__).parents[2] / "shared"
 
 SCRIPT = """
 import asyncio, logging
@@ -14,7 +19,8 @@ telemetry.configure("ingest", {level!r}, {form!r})
 early.debug("too fine")
 with telemetry.context(request_id="r1", correlation_id="", trace_id="t1"):
     early.info("inside", count=3, odd=object, raw=b"x")
-    logging.getLogger("aiohttp.server").error("a library says %s", "hello")
+    logging.getLogger("aiokafka").error("a library says %s", "hello")
+    logging.getLogger("aiohttp.server").error("a malformed request, with a traceback")
 early.info("outside")
 logging.getLogger("noisy").info("a library chats")
 try:
@@ -25,10 +31,11 @@ except ZeroDivisionError:
 """
 
 
+@cache
 def lines(level: str = "info", form: str = "json") -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT.format(level=level, form=form)], capture_output=True, text=True, check=True, timeout=30
-    )
+    command = [sys.executable, "-c", SCRIPT.format(level=level, form=form)]
+    environ = {**os.environ, "PYTHONPATH": str(SHARED)}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True, timeout=30)
     assert done.stdout == ""
     return done.stderr.splitlines()
 
@@ -68,6 +75,10 @@ def test_the_level_holds_for_us_and_for_libraries() -> None:
     assert found == ["a library says hello", "went wrong", "a library too"]
     assert "too fine" in "".join(lines(level="debug"))
     assert "a library chats" not in "".join(lines(level="debug"))
+
+
+def test_malformed_requests_do_not_fill_the_log() -> None:
+    assert "malformed" not in "".join(lines())
 
 
 def test_text_for_people_and_json_when_nobody_looks() -> None:

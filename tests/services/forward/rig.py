@@ -125,7 +125,7 @@ async def prepared(url: str) -> AsyncIterator[Rig]:
     """A broker with its streams, and a receiver."""
     receiver = Receiver()
     app = application([web.post("/{path}", receiver.take)], 10_000_000)
-    async with linked(url) as broker, listening(app, "127.0.0.1", 0, what="X", drain_seconds=1) as receiver.port:
+    async with linked(url) as broker, listening(app, "127.0.0.1", 0, what="X", drain_seconds=0.1) as receiver.port:
         await broker.lay_out()
         yield Rig(url, broker, receiver)
 

@@ -60,7 +60,7 @@ async def serving(url: str, **changes: Any) -> AsyncIterator[Rig]:
         await runtime.connection.ready()
         async with ingest(settings, runtime):
             app = application([*runtime.routes, *runtime.ops.routes(metrics=False)], runtime.max_body)
-            door = listening(app, "127.0.0.1", 0, what="TAS_HTTP_PORT", drain_seconds=2, front=runtime.front)
+            door = listening(app, "127.0.0.1", 0, what="TAS_HTTP_PORT", drain_seconds=0.5, front=runtime.front)
             async with door as port, aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
                 yield Rig(port, session, broker)
 

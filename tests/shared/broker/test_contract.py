@@ -4,11 +4,16 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tas_mcp.broker import Connection
+from tas_mcp.broker import Connection, puller
 from tests.contracts.broker import Bench, BrokerContract
 from tests.fakes import MemoryBroker
 from tests.nats_server import NatsServer
 from tests.shared.rig import linked
+
+
+@pytest.fixture(autouse=True)
+def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(puller, "LOOK_SECONDS", 0.1)
 
 
 class RealLink:
