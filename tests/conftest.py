@@ -1,5 +1,6 @@
 """Fixtures of all tests."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import pytest
 from hypothesis import settings
 
 from tests.nats_server import NatsServer
+
+# The processes that tests start are to start as fast as a user's: from compiled code.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 settings.register_profile("tas", deadline=None)
 settings.load_profile("tas")
