@@ -29,7 +29,6 @@ http {{
 CADDY = """
 {{
   admin off
-  persist_config off
   servers {{
     timeouts {{
       idle 50ms
