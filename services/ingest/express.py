@@ -137,7 +137,7 @@ class Connection(asyncio.Protocol):
         "_transport",
         "_waiting_for",
         "_writable",
-    )  # fmt: skip
+    )
 
     def __init__(self, express: Express) -> None:
         self._express = express
