@@ -26,8 +26,9 @@ def _measure(what: str, system: set[int], other: set[int], must: float | None, s
         load.generate(here, here.http_port, rate=1000, seconds=4 * seconds)
         paced = _drained(url, int(4 * seconds * 1000 * 0.99))
         memory = {name: most for name, (_, most) in here.memory().items() if name in ("ingest", "process", "forward", "control")}
+    note = f"{EVENTS} events, {lost} lost, {took:.1f} s, bundled generator"
     return [
-        Row(what=what, value=EVENTS / took, unit="events/s", must=must, note=f"{EVENTS} events, {lost} lost, {load_note(took)}"),
+        Row(what=what, value=EVENTS / took, unit="events/s", must=must, note=note),
         Row(what=f"{what}: at 1,000/s, p50", value=paced["p50_ms"], unit="ms", must=5, at_most=True),
         Row(what=f"{what}: at 1,000/s, p99", value=paced["p99_ms"], unit="ms", must=20, at_most=True),
         Row(what=f"{what}: memory of the largest service", value=max(memory.values()), unit="MiB", must=120, at_most=True,
@@ -35,14 +36,8 @@ def _measure(what: str, system: set[int], other: set[int], must: float | None, s
     ]  # fmt: skip
 
 
-def load_note(took: float) -> str:
-    return f"{took:.1f} s, bundled generator"
-
-
 def _start(here: Stage, system: set[int], other: set[int]) -> str:
-    here.nats(other)
-    here.service("control", other, store_bytes=15 << 30)
-    here.ready("control")
+    here.broker(other)
     url = f"http://127.0.0.1:{here.sink(other)}"
     here.target({"id": "sink", "type": "webhook", "endpoint": url + "/hook"})
     for name in ("ingest", "process", "forward"):

@@ -5,7 +5,7 @@ import time
 from statistics import median
 
 from bench import load
-from bench.stage import OTHER, SYSTEM, get, stage
+from bench.stage import OTHER, SYSTEM, Stage, get, stage
 from bench.table import Row
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -14,9 +14,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 def measure(seconds: float, rounds: int) -> list[Row]:
     events = int(25_000 * seconds)
     with stage() as here:
-        here.nats(OTHER)
-        here.service("control", OTHER, store_bytes=15 << 30)
-        here.ready("control")
+        here.broker(OTHER)
         sink = here.sink(OTHER)
         url = f"http://127.0.0.1:{sink}"
         floors, rates = [], []
@@ -44,7 +42,7 @@ def measure(seconds: float, rounds: int) -> list[Row]:
     ]  # fmt: skip
 
 
-def _fill(here, target: str, url: str, events: int) -> None:  # type: ignore[no-untyped-def]
+def _fill(here: Stage, target: str, url: str, events: int) -> None:
     """Queue that many deliveries with nobody to send them."""
     here.target(
         {"id": target, "type": "webhook", "endpoint": f"{url}/{target}", "config": {"signing_secret": SECRET},

@@ -38,9 +38,7 @@ def measure(seconds: float, rounds: int) -> list[Row]:
 
 
 def _start(here: Stage) -> None:
-    here.nats(OTHER)
-    here.service("control", OTHER, store_bytes=15 << 30)
-    here.ready("control")
+    here.broker(OTHER)
     here.service("ingest", SYSTEM)
     here.ready("ingest")
     wait_for(f"http://127.0.0.1:{here.http_port}/ready")

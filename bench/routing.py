@@ -55,9 +55,7 @@ def _pure(seconds: float, rounds: int) -> Row:
 def _through(seconds: float) -> Row:
     events = int(25_000 * seconds)
     with stage() as here:
-        here.nats(OTHER)
-        here.service("control", OTHER, store_bytes=15 << 30)
-        here.ready("control")
+        here.broker(OTHER)
         for number in range(TARGETS):
             document = {
                 "id": f"t{number}", "type": "http", "endpoint": "http://127.0.0.1:9/", "rules": [

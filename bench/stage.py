@@ -19,6 +19,7 @@ from typing import Any
 SYSTEM, OTHER = {0}, {min(1, (os.cpu_count() or 1) - 1)}
 BOTH = SYSTEM | OTHER
 READY_SECONDS = 30.0
+STORE_BYTES = 15 << 30
 START_SECONDS = 1.5
 """After so long a process has imported all that it needs: what it does then is what is worth a look."""
 
@@ -97,6 +98,12 @@ class Stage:
             f'jetstream {{ store_dir: "{self.folder}/js", max_file_store: 20GB }}\n'
         )
         self.start("nats", [str(Path(sys.executable).parent / "nats-server"), "-c", str(config)], cores)
+
+    def broker(self, cores: set[int]) -> None:
+        """The broker, and the control service that makes its streams."""
+        self.nats(cores)
+        self.service("control", cores, store_bytes=STORE_BYTES)
+        self.ready("control")
 
     def service(self, name: str, cores: set[int], **settings: Any) -> None:
         self._ops[name] = free_port()
