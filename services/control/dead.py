@@ -9,7 +9,7 @@ from services.control.store import Store
 from tas_mcp import subjects, telemetry
 from tas_mcp.broker import JetStream, Message, Publisher
 from tas_mcp.errors import Rejected
-from tas_mcp.messages import JSON_NULL, DeadLetter, decode_dead_letter, decode_event, encode, event_key
+from tas_mcp.messages import DeadLetter, decode_dead_letter, decode_event, encode, event_key, lacks_data
 
 log = telemetry.logger("dead")
 
@@ -117,10 +117,9 @@ class DeadLetters:
 
     async def _event(self, seq: int, body: DeadLetter) -> Raw:
         """The letter's event. One that was too large for its letter was stored there without its data, which is in EVENTS."""
-        raw, event_seq = body.delivery.event, body.delivery.event_seq
-        if f"the data is in EVENTS, sequence {event_seq}" not in body.detail or decode_event(raw).data != JSON_NULL:
-            return raw
-        stored = await self._jetstream.message(subjects.EVENTS, event_seq)
+        if not lacks_data(body):
+            return body.delivery.event
+        stored = await self._jetstream.message(subjects.EVENTS, body.delivery.event_seq)
         if stored is None:
             raise Rejected("CONFLICT", f"dead letter {seq} was stored without its data, which is not in EVENTS any more")
         return Raw(stored.data)

@@ -1,6 +1,5 @@
 """What the management API reads from every request alike: JSON bodies, pages, preconditions."""
 
-import asyncio
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ from aiohttp import web
 
 from services.control.topology import Topology
 from tas_mcp.errors import Flaw, Rejected
-from tas_mcp.http import Handler, answering
+from tas_mcp.http import Handler, answering, read_body
 from tas_mcp.validation import flaw
 
 BODY_BYTES = 1_048_576
@@ -59,18 +58,12 @@ async def json_body(request: web.Request) -> Any:
 
 
 async def _body(request: web.Request) -> bytes:
-    too_large = Rejected("TOO_LARGE", f"the body is larger than {BODY_BYTES} bytes")
+    too_large = f"the body is larger than {BODY_BYTES} bytes"
     if (request.content_length or 0) > BODY_BYTES:
-        raise too_large
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            body = await request.read()
-    except TimeoutError:
-        raise Rejected("TIMEOUT", f"the body did not arrive within {BODY_SECONDS:g} s") from None
-    except web.HTTPRequestEntityTooLarge:
-        raise too_large from None
+        raise Rejected("TOO_LARGE", too_large)
+    body = await read_body(request, BODY_SECONDS, too_large)
     if len(body) > BODY_BYTES:
-        raise too_large
+        raise Rejected("TOO_LARGE", too_large)
     return body
 
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from tas_mcp import subjects, targets
 from tas_mcp.broker import JetStream, Publisher
-from tas_mcp.documents import Document, document
+from tas_mcp.documents import Document, document, everything
 from tas_mcp.errors import Rejected
 from tas_mcp.targets import AnyTarget, Removed, Stored
 
@@ -52,10 +52,9 @@ class Store:
         """Every document that exists, by id."""
         last = (await self._jetstream.stream_info(STREAM))["state"]["last_seq"]
         if last != self._last:
-            keys = await self._jetstream.subjects(STREAM, subjects.bucket_keys(BUCKET))
-            found = [_entry(document(message)) for message in await self._jetstream.last_of(STREAM, list(keys))]
+            found = [_entry(each) for each in await everything(self._jetstream, BUCKET)]
             self._known = sorted((entry for entry in found if entry.exists), key=lambda entry: entry.id)
-            self._last = max((entry.revision for entry in found), default=0)  # a replica may be behind: then it is read again
+            self._last = max((entry.revision for entry in found), default=0)
         return self._known
 
     async def put(self, target_id: str, stored: Stored, revision: int) -> int:

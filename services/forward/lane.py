@@ -26,7 +26,6 @@ from tas_mcp import subjects, telemetry
 from tas_mcp.broker import Connection, JetStream, Publisher, Pulled, Puller
 from tas_mcp.errors import Rejected, Unavailable
 from tas_mcp.messages import (
-    JSON_NULL,
     Attempt,
     Attempted,
     DeadLetter,
@@ -36,6 +35,7 @@ from tas_mcp.messages import (
     decode_delivery,
     decode_event,
     encode,
+    without_data,
 )
 from tas_mcp.outcomes import Outcomes
 from tas_mcp.targets import AnyTarget, Removed
@@ -252,9 +252,7 @@ class Lane:
         try:
             ack = await self._store(subject, encode(letter), msg_id=msg_id)
         except Rejected as error:  # too large by its history: keep all but the data, which is still in EVENTS
-            event.data = JSON_NULL
-            delivery.event = Raw(encode(event))
-            letter.detail += f"; {error.detail}: the data is in EVENTS, sequence {delivery.event_seq}"
+            letter = without_data(letter, event, error.detail)
             ack = await self._store(subject, encode(letter))
         if ack.duplicate and await self._jetstream.message(subjects.DEAD, ack.seq) is None:
             await self._store(subject, encode(letter))  # the twin was redriven or discarded meanwhile

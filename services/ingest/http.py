@@ -12,7 +12,7 @@ from services.ingest.intake import Accepted, Counted, Intake
 from services.ingest.paths import BATCH_PATH, EVENTS_PATH
 from services.ingest.settings import Settings
 from tas_mcp.errors import Rejected, TasError
-from tas_mcp.http import Handler, answering, failure, request_id
+from tas_mcp.http import Handler, answering, failure, read_body, request_id
 
 JSON_TYPES = frozenset(("", "application/json", "application/octet-stream"))
 FORM_TYPE = "application/x-www-form-urlencoded"
@@ -45,7 +45,7 @@ def take_one(settings: Settings, intake: Intake) -> Handler:
 
     async def take(request: web.Request) -> web.StreamResponse:
         check_headers(request.headers)
-        body = await read_body(request, settings.body_seconds)
+        body = await read_event(request, settings.body_seconds)
         future: asyncio.Future[Accepted | TasError] = asyncio.get_running_loop().create_future()
 
         def settle(answer: Accepted | TasError) -> None:
@@ -71,7 +71,7 @@ def take_batch(settings: Settings, intake: Intake) -> Handler:
 
     async def handle(request: web.Request) -> web.StreamResponse:
         check_headers(request.headers)
-        body = await read_body(request, settings.body_seconds)
+        body = await read_event(request, settings.body_seconds)
         entries = batch.read(body, settings.max_batch_bytes, settings.max_batch_events)
         return response(answers.batch(await batch.submit(entries, intake, counted), request_id(request)))
 
@@ -102,24 +102,13 @@ def check_headers(headers: Mapping[str, str]) -> None:
     raise Rejected("UNSUPPORTED_MEDIA_TYPE", f"Content-Type {given!r}: send events as application/json")
 
 
-async def read_body(request: web.Request, seconds: float) -> bytes:
-    """The whole body, within a deadline.
+async def read_event(request: web.Request, seconds: float) -> bytes:
+    """The body, which must not be empty: see ``tas_mcp.http.read_body``.
 
     Raises:
-        Rejected: ``TIMEOUT``, ``TOO_LARGE``, ``INVALID_EVENT`` (empty), ``INVALID_REQUEST`` (the client left).
+        Rejected: ``INVALID_EVENT``: it is empty.
     """
-    try:
-        if request.content.is_eof():
-            body = await request.read()
-        else:
-            async with asyncio.timeout(seconds):
-                body = await request.read()
-    except TimeoutError:
-        raise Rejected("TIMEOUT", f"the body did not arrive within {seconds:g} s") from None
-    except web.HTTPRequestEntityTooLarge:
-        raise Rejected("TOO_LARGE", "the body is larger than the limit for a batch") from None
-    except ConnectionError:
-        raise Rejected("INVALID_REQUEST", "the client left before its body was whole") from None
+    body = await read_body(request, seconds, "the body is larger than the limit for a batch")
     if not body:
         raise Rejected("INVALID_EVENT", "the body is empty: send one event as JSON")
     return body

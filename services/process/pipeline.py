@@ -17,7 +17,6 @@ from tas_mcp import subjects, telemetry
 from tas_mcp.broker import Publisher, Pulled
 from tas_mcp.errors import Rejected, TasError, Unavailable
 from tas_mcp.messages import (
-    JSON_NULL,
     DeadLetter,
     Delivery,
     Event,
@@ -26,6 +25,7 @@ from tas_mcp.messages import (
     RoutedTo,
     decode_event,
     encode,
+    without_data,
 )
 from tas_mcp.metrics import CounterChild
 from tas_mcp.outcomes import Outcomes
@@ -101,17 +101,15 @@ class Pipeline:
         EVALUATION_SECONDS.observe(time.perf_counter() - began)
         EVALUATED.inc()
         Step(self._publisher, self._outcomes, pulled, event, self._clock(), len(matches)).run(
-            [(match, *self._plan(match)) for match in matches], self._results
+            [(match, self._plan(match)) for match in matches], self._results
         )
 
-    def _plan(self, match: Match) -> tuple[str, str]:
-        """Where a match goes: its result, and the reason of the dead letter if it becomes one."""
+    def _plan(self, match: Match) -> str:
+        """Where a match goes: its result."""
         if not self._full(match.target_id):
-            return "queued", ""
+            return "queued"
         target = self._rules.targets.get(match.target_id)
-        if target is not None and target.delivery.overflow == "drop":
-            return "dropped", ""
-        return "queue_full", "queue_full"
+        return "dropped" if target is not None and target.delivery.overflow == "drop" else "queue_full"
 
     def _set_aside(self, pulled: Pulled, reason: str, detail: str) -> None:
         """Give an event up as a dead letter of ``_process``."""
@@ -143,14 +141,14 @@ class Step:
         self._left = deliveries
         self._routed: list[RoutedTo] = []
 
-    def run(self, plans: list[tuple[Match, str, str]], results: dict[str, CounterChild]) -> None:
+    def run(self, plans: list[tuple[Match, str]], results: dict[str, CounterChild]) -> None:
         if not plans:
             self._record()
-        for match, result, reason in plans:
+        for match, result in plans:
             if result == "queued":
                 self._queue(match, results)
             elif result == "queue_full":
-                self.dead(match, reason, "the target's queue is full (max_queue)", results[result].inc)
+                self.dead(match, result, "the target's queue is full (max_queue)", results[result].inc)
             else:
                 self._done(match, result, results[result].inc)
 
@@ -184,10 +182,8 @@ class Step:
 
         def refused(error: Rejected) -> None:
             """Too large even so: keep all but the data, which is still in EVENTS."""
-            bare = Event(**{**msgspec.structs.asdict(self._event), "data": JSON_NULL})
-            letter.delivery = msgspec.structs.replace(delivery, event=Raw(encode(bare)))
-            letter.detail += f"; {error.detail}: the data is in EVENTS, sequence {seq}"
-            self._store(subjects.dead(match.target_id), encode(letter), msg_id, done, log_refused)
+            bare = without_data(letter, self._event, error.detail)
+            self._store(subjects.dead(match.target_id), encode(bare), msg_id, done, log_refused)
 
         def done() -> None:
             self._done(match, reason, count)

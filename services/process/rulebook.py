@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from tas_mcp import targets, telemetry
 from tas_mcp.documents import Document
 from tas_mcp.errors import Rejected
-from tas_mcp.routing import Route, RuleBook, compile_rules
+from tas_mcp.routing import Route, RuleBook
 from tas_mcp.targets import AnyTarget, Removed
 
 log = telemetry.logger("rules")
@@ -35,14 +35,13 @@ class Rules:
         self.book = RuleBook.build(self._routes.values())
 
     def _change(self, change: Document) -> None:
-        target = targets.decode(change.value) if change.value is not None else None
-        if target is None or isinstance(target, Removed):
+        target, rules = targets.compiled(change.value) if change.value is not None else (None, None)
+        if rules is None or target is None or isinstance(target, Removed):
             self.targets.pop(change.key, None)
             self._routes.pop(change.key, None)
             return
-        route = Route(change.key, change.revision, compile_rules(target.rules or ()))
         self.targets[change.key] = target
         if target.enabled:
-            self._routes[change.key] = route
+            self._routes[change.key] = Route(change.key, change.revision, rules)
         else:
             self._routes.pop(change.key, None)

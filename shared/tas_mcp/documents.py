@@ -39,6 +39,14 @@ def document(message: Message) -> Document:
     return Document(key, int(headers["Nats-Sequence"]), None if gone else message.data)
 
 
+async def everything(jetstream: JetStream, bucket: str) -> list[Document]:
+    """Every document of a bucket, deleted ones too, read without a consumer. The newest revision among them is what was read: a
+    replica of the broker may be behind the last sequence of the stream."""
+    stream = subjects.bucket_stream(bucket)
+    keys = await jetstream.subjects(stream, subjects.bucket_keys(bucket))
+    return [document(message) for message in await jetstream.last_of(stream, list(keys))]
+
+
 class Follower:
     """Follows one bucket. ``changed`` gets every document once at the start, then each change, in the order of revisions, one
     call at a time. ``trouble`` says why the bucket cannot be read, or ``""``; ``loaded`` is set after the first whole read."""
@@ -89,12 +97,11 @@ class Follower:
         last = (await self._jetstream.stream_info(self._stream))["state"]["last_seq"]
         if last == self._last and self.loaded.is_set():
             return
-        keys = await self._jetstream.subjects(self._stream, subjects.bucket_keys(self._bucket))
-        found = [document(message) for message in await self._jetstream.last_of(self._stream, list(keys))]
+        found = await everything(self._jetstream, self._bucket)
         present = {each.key for each in found}
         gone = [Document(key, last, None) for key in self._known if key not in present]
         new = sorted((each for each in found if self._known.get(each.key) != each.revision), key=lambda each: each.revision)
         if new or gone:
             await self._changed([*new, *gone])
         self._known = {each.key: each.revision for each in found}
-        self._last = max(self._known.values(), default=last)  # a replica may be behind: then it is read again
+        self._last = max(self._known.values(), default=last)

@@ -129,6 +129,25 @@ def trace_id(request: web.Request) -> str:
     return found.group(1) if found else ""
 
 
+async def read_body(request: web.Request, seconds: float, too_large: str) -> bytes:
+    """The whole body, within a deadline; ``too_large`` is said of one that the server does not take.
+
+    Raises:
+        Rejected: ``TIMEOUT``, ``TOO_LARGE``, ``INVALID_REQUEST`` (the client left).
+    """
+    try:
+        if request.content.is_eof():
+            return await request.read()
+        async with asyncio.timeout(seconds):
+            return await request.read()
+    except TimeoutError:
+        raise Rejected("TIMEOUT", f"the body did not arrive within {seconds:g} s") from None
+    except web.HTTPRequestEntityTooLarge:
+        raise Rejected("TOO_LARGE", too_large) from None
+    except ConnectionError:
+        raise Rejected("INVALID_REQUEST", "the client left before its body was whole") from None
+
+
 def answering(handler: Handler) -> Handler:
     """Wrap a handler: errors become problems, and everything it logs carries the request's ids."""
 

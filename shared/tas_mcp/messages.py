@@ -10,6 +10,8 @@ import hashlib
 import msgspec
 from msgspec import Raw, Struct
 
+from tas_mcp import subjects
+
 JSON_NULL = Raw(b"null")
 
 
@@ -125,6 +127,22 @@ decode_event = msgspec.json.Decoder(Event).decode
 decode_delivery = msgspec.json.Decoder(Delivery).decode
 decode_presence = msgspec.json.Decoder(Presence).decode
 decode_dead_letter = msgspec.json.Decoder(DeadLetter).decode
+
+
+def without_data(letter: DeadLetter, event: Event, why: str) -> DeadLetter:
+    """A dead letter that is too large (``why``) without the data of its event; its detail says where that still is."""
+    bare = msgspec.structs.replace(event, data=JSON_NULL)
+    delivery = msgspec.structs.replace(letter.delivery, event=Raw(encode(bare)))
+    return msgspec.structs.replace(letter, delivery=delivery, detail=f"{letter.detail}; {why}: {_where(letter)}")
+
+
+def lacks_data(letter: DeadLetter) -> bool:
+    """Whether a letter was stored by ``without_data``."""
+    return _where(letter) in letter.detail and decode_event(letter.delivery.event).data == JSON_NULL
+
+
+def _where(letter: DeadLetter) -> str:
+    return f"the data is in {subjects.EVENTS}, sequence {letter.delivery.event_seq}"
 
 
 def event_key(source: str, event_id: str) -> str:

@@ -52,6 +52,8 @@ class _Family(Collector, Generic[C]):
         self._help = help
         self._labels = tuple(labels)
         self._children: dict[tuple[str, ...], C] = {}
+        if not labels:
+            self._only = self.labels()
         REGISTRY.register(self)
 
     def _make(self) -> C:
@@ -78,11 +80,6 @@ class _Family(Collector, Generic[C]):
 class Counter(_Family[CounterChild]):
     """A number that only grows; shown as ``<name>_total``."""
 
-    def __init__(self, name: str, help: str, labels: Sequence[str]) -> None:
-        super().__init__(name, help, labels)
-        if not labels:
-            self._only = self.labels()
-
     def _make(self) -> CounterChild:
         return CounterChild()
 
@@ -102,8 +99,6 @@ class Histogram(_Family[HistogramChild]):
     def __init__(self, name: str, help: str, labels: Sequence[str], buckets: Sequence[float]) -> None:
         self._buckets = tuple(buckets)
         super().__init__(name, help, labels)
-        if not labels:
-            self._only = self.labels()
 
     def _make(self) -> HistogramChild:
         return HistogramChild(self._buckets)

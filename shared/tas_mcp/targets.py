@@ -86,7 +86,12 @@ encode = msgspec.json.Encoder(enc_hook=to_json).encode
 
 
 def decode(value: bytes) -> Stored:
-    """Read a stored document.
+    """Read a stored document: see ``compiled``."""
+    return compiled(value)[0]
+
+
+def compiled(value: bytes) -> tuple[AnyTarget, RuleSet] | tuple[Removed, None]:
+    """Read a stored document, with its rules compiled.
 
     Raises:
         Rejected: it is not valid (written by hand, or by a newer version).
@@ -95,9 +100,7 @@ def decode(value: bytes) -> Stored:
         found: Stored = _decode(value)
     except (msgspec.MsgspecError, ValueError) as error:
         raise _invalid([flaw(error)]) from None
-    if not isinstance(found, Removed):
-        _check(found)
-    return found
+    return (found, None) if isinstance(found, Removed) else (found, _check(found))
 
 
 def check(document: Any) -> tuple[AnyTarget, RuleSet]:

@@ -10,10 +10,21 @@ from typing import Any, NamedTuple
 from services.control.settings import Settings
 from services.control.streams import forward_consumer, process_consumer, streams
 from tas_mcp import subjects
-from tas_mcp.broker import Connection, JetStream, Message, Publisher
+from tas_mcp.broker import BrokerError, Connection, JetStream, Message, Publisher
+from tas_mcp.broker.jetstream import STREAM_NOT_FOUND
 from tas_mcp.errors import TasError
 
 POLL_SECONDS = 10.0
+
+
+async def ensure_stream(jetstream: JetStream, config: dict[str, Any]) -> None:
+    """Make the stream, or bring an existing one to ``config``."""
+    try:
+        await jetstream.call(f"STREAM.UPDATE.{config['name']}", config)
+    except BrokerError as error:
+        if error.err_code != STREAM_NOT_FOUND:
+            raise
+        await jetstream.call(f"STREAM.CREATE.{config['name']}", config)
 
 
 class Broker(NamedTuple):
@@ -27,7 +38,7 @@ class Broker(NamedTuple):
         """Make the streams and the fixed consumer as ``control`` does; ``changes`` are settings of control."""
         settings = Settings(**{"store_bytes": 1024**3, **changes})
         for stream in streams(settings):
-            await self.jetstream.ensure_stream(stream)
+            await ensure_stream(self.jetstream, stream)
         await self.jetstream.ensure_consumer(subjects.EVENTS, process_consumer(settings))
 
     async def open_lane(self, target_id: str, **changes: Any) -> None:
@@ -37,7 +48,7 @@ class Broker(NamedTuple):
     async def stream(self, name: str = "S", **changes: Any) -> None:
         """A small stream of ``<name>.>``."""
         config = {"name": name, "subjects": [f"{name}.>"], "storage": "file", "num_replicas": 1, "allow_direct": True}
-        await self.jetstream.ensure_stream({**config, "retention": "limits", **changes})
+        await ensure_stream(self.jetstream, {**config, "retention": "limits", **changes})
 
     async def consumer(self, name: str = "c", stream: str = "S", **changes: Any) -> None:
         config = {"durable_name": name, "ack_policy": "explicit", **changes}

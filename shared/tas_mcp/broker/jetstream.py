@@ -53,15 +53,6 @@ class JetStream:
             raise Unavailable(detail)
         raise BrokerError(detail, error.get("err_code", 0))
 
-    async def ensure_stream(self, config: dict[str, Any]) -> dict[str, Any]:
-        """Make the stream, or bring an existing one to ``config``; never touches its messages."""
-        try:
-            return await self.call(f"STREAM.UPDATE.{config['name']}", config)
-        except BrokerError as error:
-            if error.err_code != STREAM_NOT_FOUND:
-                raise
-            return await self.call(f"STREAM.CREATE.{config['name']}", config)
-
     async def stream_info(self, stream: str) -> dict[str, Any]:
         return await self.call(f"STREAM.INFO.{stream}")
 

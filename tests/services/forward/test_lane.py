@@ -18,7 +18,7 @@ from tas_mcp.outcomes import Outcomes
 from tests.fakes import MemoryBroker
 from tests.nats_server import NatsServer
 from tests.services.forward.rig import Rig, event, forwarding
-from tests.shared.rig import until
+from tests.shared.rig import ensure_stream, until
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 LATER: dict[str, Any] = {"retry": {"schedule": ["1h"]}}
@@ -347,7 +347,7 @@ async def test_while_outcomes_cannot_be_written_nothing_is_sent_twice_and_pullin
         sent = len(rig.receiver.seen)
         assert 1 <= sent <= 4
         assert await rig.queued("a") == 20
-        await rig.broker.jetstream.ensure_stream(config)
+        await ensure_stream(rig.broker.jetstream, config)
         await until_settled(rig, "a")
         assert sorted(rig.receiver.got("a")) == sorted(f"e{seq}" for seq in range(1, 21)), "one was sent twice"
         assert ops.readiness()[1]["outcomes"]["status"] == "up"
@@ -363,7 +363,7 @@ async def test_a_dead_letter_waits_for_its_stream(rig: Rig, monkeypatch: pytest.
     async with forwarding(rig):
         await until(lambda: rig.receiver.seen)
         assert await rig.queued("a") == 1
-        await rig.broker.jetstream.ensure_stream(config)
+        await ensure_stream(rig.broker.jetstream, config)
         await until_settled(rig, "a")
     assert len(await rig.dead("a")) == 1
     assert len(rig.receiver.seen) == 1

@@ -11,7 +11,7 @@ from tas_mcp import subjects
 from tas_mcp.messages import event_key
 from tests.nats_server import NatsServer
 from tests.services.ingest.rig import BATCH, EVENTS, GOOD, Reply, Rig, connected, request, serving
-from tests.shared.rig import linked, until
+from tests.shared.rig import ensure_stream, linked, until
 
 UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}").fullmatch
 
@@ -189,7 +189,7 @@ async def test_503_while_the_broker_is_away_and_recovery(rig: Rig, nats: NatsSer
 
 async def test_a_full_stream_is_503_with_a_longer_wait(rig: Rig) -> None:
     config = (await rig.broker.jetstream.stream_info(subjects.EVENTS))["config"]
-    await rig.broker.jetstream.ensure_stream({**config, "max_bytes": 1000})
+    await ensure_stream(rig.broker.jetstream, {**config, "max_bytes": 1000})
     found = await rig.post(event(data="x" * 2000))
     assert (found.status, found.body["code"], found.headers["retry-after"]) == (503, "UNAVAILABLE", "5")
     assert "maximum bytes exceeded" in found.body["detail"]
@@ -256,7 +256,7 @@ async def test_a_batch_that_is_stored_in_part(nats: NatsServer, express: bool) -
     """A full stream takes the small one and not the large one."""
     async with serving(nats.url, express=express) as rig:
         config = (await rig.broker.jetstream.stream_info(subjects.EVENTS))["config"]
-        await rig.broker.jetstream.ensure_stream({**config, "max_bytes": 2000})
+        await ensure_stream(rig.broker.jetstream, {**config, "max_bytes": 2000})
         found = await rig.post(b"[%s,%s,{}]" % (event(data="x" * 5000), event(event_id="small")), BATCH)
         assert (found.status, found.body["accepted"], found.body["rejected"]) == (200, 1, 1)
         large, small, _ = found.body["results"]

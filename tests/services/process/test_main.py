@@ -8,7 +8,7 @@ from tas_mcp.broker import Pulled, Puller
 from tas_mcp.messages import Presence, RoutedTo, decode_event, decode_presence, encode
 from tests.nats_server import NatsServer
 from tests.services.process.rig import document, event, prepared, processing, rule, save
-from tests.shared.rig import until
+from tests.shared.rig import ensure_stream, until
 
 
 @pytest.fixture(autouse=True)
@@ -172,7 +172,7 @@ async def test_above_the_high_water_mark_no_event_is_taken(nats: NatsServer) -> 
         await save(broker, document("a"))
         await broker.publisher.store(subjects.deliveries("other"), b"x" * 2000)
         config = (await broker.jetstream.stream_info(subjects.DELIVERIES))["config"]
-        await broker.jetstream.ensure_stream({**config, "metadata": {subjects.HIGH_WATER: "1000"}})
+        await ensure_stream(broker.jetstream, {**config, "metadata": {subjects.HIGH_WATER: "1000"}})
         async with processing(nats.url, broker, in_flight=1) as rig:
             await until(lambda: "above its mark of 1000" in rig.ops.readiness()[1]["room"]["detail"])
             await rig.accept(*(event(event_id=f"e{number}") for number in range(20)))
@@ -184,7 +184,7 @@ async def test_above_the_high_water_mark_no_event_is_taken(nats: NatsServer) -> 
 
             await until(stopped)
             await broker.jetstream.purge(subjects.DELIVERIES, subject=subjects.deliveries("other"))
-            await broker.jetstream.ensure_stream({**config, "metadata": {subjects.HIGH_WATER: "1000000"}})
+            await ensure_stream(broker.jetstream, {**config, "metadata": {subjects.HIGH_WATER: "1000000"}})
             await until(rig.idle)
             assert len(await rig.deliveries()) == 20
             assert rig.ops.readiness()[1]["room"]["status"] == "up"
