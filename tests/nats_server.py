@@ -56,6 +56,21 @@ class NatsServer:
         self.kill()
         self.start()
 
+    def pause(self) -> None:
+        """SIGSTOP, and return when every thread stands: the signal is sent to all, but each takes it in its own time."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        deadline = time.monotonic() + START_SECONDS
+        while not all(_stands(thread) for thread in Path(f"/proc/{self._process.pid}/task").iterdir()):
+            if time.monotonic() > deadline:
+                raise RuntimeError("nats-server does not stand still")
+            time.sleep(0.001)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def _end(self, number: signal.Signals) -> None:
         if self._process is None:
             return
@@ -73,3 +88,8 @@ class NatsServer:
                 return link.recv(4) == b"INFO"
         except OSError:
             return False
+
+
+def _stands(thread: Path) -> bool:
+    """Whether a thread is stopped (proc(5): its state follows the name in parentheses)."""
+    return (thread / "stat").read_text().rpartition(") ")[2].startswith("T")

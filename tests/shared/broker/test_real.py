@@ -1,8 +1,6 @@
 """What only a real server does: many messages, a full store, kill -9, a server that stands still, schedules."""
 
 import asyncio
-import os
-import signal
 import time
 from datetime import UTC, datetime
 
@@ -15,11 +13,6 @@ from tas_mcp.errors import Rejected, TasError, Unavailable
 from tas_mcp.messages import PubAck
 from tests.nats_server import NatsServer
 from tests.shared.rig import linked, until
-
-
-def tell(nats: NatsServer, number: signal.Signals) -> None:
-    assert nats._process is not None
-    os.kill(nats._process.pid, number)
 
 
 async def test_five_thousand_publishes_all_settle_in_order(nats: NatsServer) -> None:
@@ -71,7 +64,7 @@ async def test_what_is_pending_when_the_server_is_killed(nats: NatsServer) -> No
         await broker.stream()
         await broker.publisher.store("S.a", b"0")
         settled: list[PubAck | TasError] = []
-        tell(nats, signal.SIGSTOP)
+        nats.pause()
         for number in range(100):
             broker.publisher.publish("S.a", b"1", settled.append, msg_id=f"m{number}")
         await asyncio.sleep(0)
@@ -111,7 +104,7 @@ async def test_a_request_in_flight_fails_at_once_when_the_link_is_lost(nats: Nat
 async def test_a_direct_get_in_flight_fails_at_once_too(nats: NatsServer) -> None:
     async with linked(nats.url) as broker:
         await broker.stream()
-        tell(nats, signal.SIGSTOP)
+        nats.pause()
         counting = asyncio.create_task(broker.jetstream.count("S", "S.>"))
         await asyncio.sleep(0)
         nats.kill()
@@ -124,7 +117,7 @@ async def test_a_server_that_stands_still_is_noticed(nats: NatsServer) -> None:
     async with linked(nats.url) as broker:
         await broker.stream()
         settled: list[PubAck | TasError] = []
-        tell(nats, signal.SIGSTOP)
+        nats.pause()
         try:
             began = time.monotonic()
             broker.publisher.publish("S.a", b"1", settled.append, msg_id="one")
@@ -133,7 +126,7 @@ async def test_a_server_that_stands_still_is_noticed(nats: NatsServer) -> None:
             assert isinstance(settled[0], Unavailable)
             assert "no answer to a ping" in broker.connection.trouble
         finally:
-            tell(nats, signal.SIGCONT)
+            nats.resume()
         await until(lambda: broker.connection.connected)
         await broker.publisher.store("S.a", b"1", msg_id="one")
         assert (await broker.jetstream.stream_info("S"))["state"]["messages"] == 1
