@@ -173,9 +173,8 @@ class Connection:
         client = self._client
         if client is None:
             return
-        with suppress(Error, OSError, TimeoutError):  # the link is being lost: whoever waits on it is told by that
-            async with asyncio.timeout(PING_DEADLINE_SECONDS):
-                await client.rtt(PING_DEADLINE_SECONDS)
+        with suppress(Error, OSError):  # the link is being lost: whoever waits on it is told by that
+            await _ping(client)
 
     async def ready(self) -> None:
         """Wait until the link is up."""
@@ -245,7 +244,7 @@ class Connection:
         lost = self._lost
         while not lost.is_set():
             try:
-                await client.rtt(PING_DEADLINE_SECONDS)
+                await _ping(client)
                 async with asyncio.timeout(PING_SECONDS):
                     await lost.wait()
             except TimeoutError as error:  # nats' own TimeoutError, a subclass, is the ping's
@@ -294,6 +293,16 @@ class Connection:
         self._error = error
         if self.connected:
             log.warning("broker error", error=repr(error))
+
+
+async def _ping(client: Client) -> None:
+    """Wait for the broker's answer to a ping, at most ``PING_DEADLINE_SECONDS``. nats-py waits with ``wait_for``, which in Python
+    3.11 swallows a cancellation that meets the answer; whoever cancelled would wait for ever."""
+    task = asyncio.current_task()
+    cancelled = task.cancelling() if task else 0
+    await client.rtt(PING_DEADLINE_SECONDS)
+    if task and task.cancelling() > cancelled:
+        raise asyncio.CancelledError
 
 
 async def _end(task: "asyncio.Task[None]") -> None:

@@ -12,7 +12,7 @@ from tas_mcp.broker import Connection, Pulled, Puller
 from tas_mcp.errors import Rejected, TasError, Unavailable
 from tas_mcp.messages import PubAck
 from tests.nats_server import NatsServer
-from tests.shared.rig import linked, until
+from tests.shared.rig import POLL_SECONDS, linked, until
 
 
 async def test_five_thousand_publishes_all_settle_in_order(nats: NatsServer) -> None:
@@ -243,3 +243,30 @@ def test_leaving_never_hangs_while_there_is_no_server() -> None:
                     await asyncio.sleep(number % 50 * 0.00005)  # when a connect ends: about 1 ms
 
     uvloop.run(main())
+
+
+async def test_a_cancellation_that_meets_the_answer_to_a_ping_is_not_lost(nats: NatsServer) -> None:
+    """As when a task is ended that this moment gives up a subscription."""
+    async with linked(nats.url) as broker:
+
+        async def give_up() -> None:
+            async with broker.connection.subscribed("x", lambda _: None):
+                pass
+            await asyncio.Event().wait()
+
+        client = broker.connection._client
+        assert client is not None
+        answered = client._process_pong
+        task = asyncio.create_task(give_up())
+
+        async def answer_and_cancel() -> None:
+            await answered()
+            client._process_pong = answered  # type: ignore[method-assign]
+            task.cancel()
+
+        client._process_pong = answer_and_cancel  # type: ignore[method-assign]
+        try:
+            await asyncio.wait((task,), timeout=POLL_SECONDS)
+            assert task.cancelled()
+        finally:
+            task.cancel()
