@@ -22,6 +22,7 @@ PURE = (
     "tas_mcp.targets",
     "tas_mcp.validation",
     "tas_mcp.routing",
+    "tas_mcp.schemas",
     "services.forward.retry",
     "services.forward.formats",
     "services.ingest.heads",
@@ -38,7 +39,7 @@ PURE_LIBRARIES = frozenset(
     __future__ abc base64 binascii bisect collections contextlib copy dataclasses datetime decimal enum fnmatch
     functools hashlib heapq hmac ipaddress itertools json keyword math operator random re string struct textwrap types
     typing unicodedata urllib.parse zlib
-    httptools msgspec
+    cel httptools jsonata jsonschema_rs liquid msgspec re2
     """.split()
 )
 
@@ -48,13 +49,19 @@ IMPURE = re.compile(
 """Names that a pure module does not speak. ``random.Random`` may be named (as a type), not made."""
 
 OWNERS = {
+    "cel": ("tas_mcp.routing",),
     "grpc": ("services.ingest.grpc", "services.forward.targets.grpc"),
     "httptools": ("services.ingest.heads", "services.forward.connection"),
+    "jsonata": ("tas_mcp.routing",),
+    "jsonschema_rs": ("tas_mcp.schemas",),
+    "liquid": ("tas_mcp.routing",),
     "nats": ("tas_mcp.broker",),
     "prometheus_client": ("tas_mcp.telemetry", "tas_mcp.metrics"),
+    "re2": ("tas_mcp.routing",),
     "structlog": ("tas_mcp.telemetry",),
     "tenacity": ("tas_mcp.broker",),
     "typer": ("services.cli",),
+    "yaml": ("tas_mcp.target_files", "services.control.openapi"),
 }
 """Library -> the modules (and all below them) that may import it."""
 
