@@ -49,6 +49,7 @@ IMPURE = re.compile(
 """Names that a pure module does not speak. ``random.Random`` may be named (as a type), not made."""
 
 OWNERS = {
+    "aiokafka": ("services.forward.targets.kafka",),
     "cel": ("tas_mcp.routing",),
     "grpc": ("services.ingest.grpc", "services.forward.targets.grpc"),
     "httptools": ("services.ingest.heads", "services.forward.connection"),
