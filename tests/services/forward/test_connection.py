@@ -21,7 +21,7 @@ from services.forward.connection import BODY_BYTES, Endpoint, Pool
 from services.forward.targets.http import Http, open_http
 from services.forward.verdict import Failed, Refused
 from tas_mcp.messages import Event
-from tas_mcp.targets import Config, HttpTarget
+from tas_mcp.targets import HttpConfig, HttpTarget
 from tests.services.forward.reference import Reference, open_reference
 from tests.services.forward.servers.hostile import (
     Hostile,
@@ -85,7 +85,7 @@ async def reason(sender: Http) -> str:
 
 
 def target(url: str) -> HttpTarget:
-    return HttpTarget(id="t", endpoint=url, config=Config(format="data"))
+    return HttpTarget(id="t", endpoint=url, config=HttpConfig(format="data"))
 
 
 @asynccontextmanager

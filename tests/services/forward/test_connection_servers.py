@@ -15,7 +15,7 @@ from msgspec import Raw
 from services.forward.connection import Connection, Endpoint, Pool
 from services.forward.targets.http import Http
 from tas_mcp.messages import Event
-from tas_mcp.targets import Config, HttpTarget
+from tas_mcp.targets import HttpConfig, HttpTarget
 from tests.services.forward.servers.real import IDLE_SECONDS, SERVERS, Missing
 
 TELLING = ("node", "go")
@@ -45,7 +45,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @asynccontextmanager
 async def delivering(port: int) -> AsyncIterator[tuple[Http, Counting]]:
-    target = HttpTarget(id="t", endpoint=f"http://127.0.0.1:{port}/hook", config=Config(format="data"))
+    target = HttpTarget(id="t", endpoint=f"http://127.0.0.1:{port}/hook", config=HttpConfig(format="data"))
     async with Counting(Endpoint("127.0.0.1", port, None), 5.0).running() as pool:
         assert isinstance(pool, Counting)
         yield Http(target, pool), pool

@@ -1,0 +1,106 @@
+"""The target document (bucket ``tas_targets``): where events go, by which rules, and how.
+
+Data only: what is valid, and what the defaults are. ``control`` writes it, ``process`` reads the rules, ``forward`` the rest.
+A new target type is one file here, one member of ``AnyTarget``, and its file in ``services/forward/targets/``.
+"""
+
+from typing import Any
+
+import msgspec
+
+from tas_mcp.durations import from_json, to_json
+from tas_mcp.errors import Flaw, Rejected
+from tas_mcp.routing import RuleSet, compile_rules
+from tas_mcp.targets import masking
+from tas_mcp.targets.http import HttpConfig, HttpTarget, WebhookTarget
+from tas_mcp.targets.masking import mask
+from tas_mcp.targets.target import Config, Removed, Retry, Target, check_config, check_id
+from tas_mcp.validation import flaw
+
+__all__ = [
+    "AnyTarget",
+    "Config",
+    "HttpConfig",
+    "HttpTarget",
+    "Removed",
+    "Retry",
+    "Stored",
+    "Target",
+    "WebhookTarget",
+    "check",
+    "compiled",
+    "decode",
+    "encode",
+    "mask",
+    "masked",
+    "unmask",
+]
+
+AnyTarget = HttpTarget | WebhookTarget
+Stored = AnyTarget | Removed
+
+_decode = msgspec.json.Decoder(Stored, dec_hook=from_json).decode
+encode = msgspec.json.Encoder(enc_hook=to_json).encode
+
+
+def decode(value: bytes) -> Stored:
+    """Read a stored document: see ``compiled``."""
+    return compiled(value)[0]
+
+
+def compiled(value: bytes) -> tuple[AnyTarget, RuleSet] | tuple[Removed, None]:
+    """Read a stored document, with its rules compiled.
+
+    Raises:
+        Rejected: it is not valid (written by hand, or by a newer version).
+    """
+    try:
+        found: Stored = _decode(value)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise _invalid([flaw(error)]) from None
+    return (found, None) if isinstance(found, Removed) else (found, _check(found))
+
+
+def check(document: Any) -> tuple[AnyTarget, RuleSet]:
+    """Read and check a document that somebody wants to store (decoded JSON), with all that is wrong with it.
+
+    Raises:
+        Rejected: ``INVALID_TARGET`` with a flaw for each problem.
+    """
+    if isinstance(document, dict) and document.get("config", 0) is None:
+        document = {key: value for key, value in document.items() if key != "config"}
+    try:
+        target: AnyTarget = msgspec.convert(document, AnyTarget, dec_hook=from_json)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise _invalid([flaw(error)]) from None
+    return target, _check(target)
+
+
+def masked(target: AnyTarget) -> dict[str, Any]:
+    """The document as people may read it: secrets show as ``***`` and their last four characters."""
+    return masking.masked(msgspec.to_builtins(target, enc_hook=to_json), target.secrets)
+
+
+def unmask(document: Any, current: AnyTarget | None) -> Any:
+    """``document`` with every secret that came back masked, unchanged, replaced by the stored one."""
+    if current is None or not isinstance(document, dict):
+        return document
+    return masking.unmasked(document, msgspec.to_builtins(current, enc_hook=to_json), current.secrets)
+
+
+def _check(target: AnyTarget) -> RuleSet:
+    """What types alone do not say; the compiled rules."""
+    flaws = [*check_id(target.id), *target.flaws(), *check_config(target.delivery)]
+    try:
+        rules = compile_rules(target.rules or ())
+    except Rejected as error:
+        flaws += error.flaws
+    if flaws:
+        raise _invalid(flaws)
+    return rules
+
+
+def _invalid(flaws: list[Flaw]) -> Rejected:
+    what = "; ".join(f"{each.pointer or 'document'}: {each.detail}" for each in flaws[:3])
+    more = f" (and {len(flaws) - 3} more)" if len(flaws) > 3 else ""
+    return Rejected("INVALID_TARGET", f"the target is not valid: {what}{more}", flaws)

@@ -1,0 +1,64 @@
+"""What the documents of all target types have in common."""
+
+from typing import Annotated, ClassVar, Literal
+
+from msgspec import Meta, Struct
+
+from tas_mcp import subjects
+from tas_mcp.durations import Duration
+from tas_mcp.errors import Flaw
+from tas_mcp.routing import Rule
+from tas_mcp.targets.masking import Path
+
+DEFAULT_SCHEDULE = tuple(map(Duration.parse, ("5s", "5m", "30m", "2h", "5h", "10h")))
+
+
+class Retry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When to try again: the n-th wait after the n-th failed attempt, each +-20 %. An empty schedule: never."""
+
+    schedule: Annotated[tuple[Duration, ...], Meta(max_length=50)] = DEFAULT_SCHEDULE
+
+
+class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the lane treats a target, whatever its type. A type adds how it sends."""
+
+    timeout: Duration = Duration(15)
+    concurrency: Annotated[int, Meta(ge=1, le=1000)] = 64
+    retry: Retry = Retry()
+    max_queue: Annotated[int, Meta(ge=1)] = 1_000_000
+    overflow: Literal["dead", "drop"] = "dead"
+
+
+class Target(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type"):
+    """What every type of target has. A type adds ``config`` (a ``Config`` of its own or None), ``delivery``, which is that or
+    its defaults, and ``flaws``, which finds what its types alone do not say."""
+
+    secrets: ClassVar[tuple[Path, ...]] = ()
+    """What nobody may read back."""
+
+    id: str
+    name: str | None = None
+    enabled: bool = True
+    paused: bool = False
+    rules: list[Rule] | None = None
+
+
+class Removed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="removed"):
+    """A tombstone: the target is deleted, and what is queued for it is on its way to DEAD, or dropped."""
+
+    id: str
+    queue: Literal["dead", "discard"] = "dead"
+
+
+def check_id(target_id: str) -> list[Flaw]:
+    if not 0 < len(target_id.encode()) <= 64 or not target_id.isprintable():
+        return [Flaw("/id", "must be 1 to 64 bytes of printable text")]
+    if target_id == subjects.POISON:
+        return [Flaw("/id", f"{subjects.POISON} is reserved")]
+    return []
+
+
+def check_config(config: Config) -> list[Flaw]:
+    if not 0 < config.timeout <= 300:
+        return [Flaw("/config/timeout", "must be above 0 and at most 5m")]
+    return []
