@@ -23,6 +23,7 @@ PURE = (
     "tas_mcp.validation",
     "tas_mcp.routing",
     "tas_mcp.schemas",
+    "services.control.difference",
     "services.forward.retry",
     "services.forward.formats",
     "services.ingest.heads",

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from services.control.editing import Editor, Queue, Saved, missing
 from services.control.readings import Readings
-from services.control.requests import choice, etag, guarded, json_body, page, precondition
+from services.control.requests import choice, etag, guarded, json_body, note, page, precondition
 from services.control.store import Entry, Store
 from services.control.topology import Topology
 from tas_mcp import targets
@@ -43,21 +43,23 @@ class _Api:
         self._readings = readings
 
     async def create(self, request: web.Request) -> web.StreamResponse:
-        saved = await self._editor.create(await json_body(request))
-        location = request.rel_url.with_query(None) / saved.target_id
-        return _saved(saved, "created", 201, {"Location": location.raw_path})
+        made = await self._editor.create(await json_body(request), note(request))
+        location = request.rel_url.with_query(None) / made.target_id
+        return saved(made, "created", 201, {"Location": location.raw_path})
 
     async def put(self, request: web.Request) -> web.StreamResponse:
-        check = precondition(request)
-        return _saved(await self._editor.replace(request.match_info["id"], await json_body(request), check), "updated")
+        check, why = precondition(request), note(request)
+        return saved(await self._editor.replace(request.match_info["id"], await json_body(request), check, why), "updated")
 
     async def switch(self, request: web.Request) -> web.StreamResponse:
         changes = SWITCHES[request.path.rpartition("/")[2]]
-        return _saved(await self._editor.change(request.match_info["id"], changes, precondition(request)), "updated")
+        check, why = precondition(request), note(request)
+        return saved(await self._editor.change(request.match_info["id"], changes, check, why), "updated")
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
         queue = cast(Queue, choice(request, "queue", ("dead", "discard")))
-        return _saved(await self._editor.remove(request.match_info["id"], queue, precondition(request)), "deleted")
+        check, why = precondition(request), note(request)
+        return saved(await self._editor.remove(request.match_info["id"], queue, check, why), "deleted")
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         entry = await self._store.get(request.match_info["id"])
@@ -83,8 +85,9 @@ def shown(entry: Entry) -> dict[str, Any]:
     return targets.masked(entry.target) if entry.target else {"id": entry.id, "invalid": entry.flaw}
 
 
-def _saved(saved: Saved, status: str, code: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    body: dict[str, Any] = {"status": status, "target_id": saved.target_id}
-    if not saved.in_force:
+def saved(change: Saved, status: str, code: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """The answer to a change."""
+    body: dict[str, Any] = {"status": status, "target_id": change.target_id}
+    if not change.in_force:
         body["in_force"] = False
-    return json_response(body, code, {"ETag": etag(saved.revision), **(headers or {})})
+    return json_response(body, code, {"ETag": etag(change.revision), **(headers or {})})

@@ -10,7 +10,7 @@ from services.control.lanes import Lanes
 from services.control.presence import Presences
 from services.control.removal import Removals
 from services.control.requests import Precondition
-from services.control.store import Entry, Store
+from services.control.store import Entry, Note, Store
 from tas_mcp import targets, telemetry
 from tas_mcp.errors import Rejected
 from tas_mcp.targets import AnyTarget, Removed
@@ -30,20 +30,22 @@ class Saved(NamedTuple):
 
 
 class Editor:
-    """Creates, replaces and removes targets."""
+    """Creates, replaces and removes targets. ``locked`` says why people may not (``""``: they may)."""
 
-    def __init__(self, store: Store, lanes: Lanes, presences: Presences, removals: Removals) -> None:
+    def __init__(self, store: Store, lanes: Lanes, presences: Presences, removals: Removals, locked: str = "") -> None:
         self._store = store
         self._lanes = lanes
         self._presences = presences
         self._removals = removals
+        self._locked = locked
 
-    async def create(self, document: Any) -> Saved:
+    async def create(self, document: Any, note: Note) -> Saved:
         """Store a new target.
 
         Raises:
-            Rejected: ``INVALID_TARGET``, or ``CONFLICT`` where the id is taken.
+            Rejected: ``INVALID_TARGET``, or ``CONFLICT`` where the id is taken; as every change by people, ``READ_ONLY``.
         """
+        self.unlocked()
         target, _ = targets.check(document)
 
         def build(entry: Entry) -> AnyTarget:
@@ -51,35 +53,56 @@ class Editor:
                 raise Rejected("CONFLICT", f"target {target.id!r} exists already; change it with PUT")
             return target
 
-        return await self._write(target.id, build, lambda _: None)
+        return await self._saved(target.id, await self.save(target.id, build, note))
 
-    async def replace(self, target_id: str, document: Any, check: Precondition) -> Saved:
+    async def replace(self, target_id: str, document: Any, check: Precondition, note: Note) -> Saved:
         """Store a target, new or over the old one. The id is ``target_id`` whatever the document says.
 
         Raises:
             Rejected: ``INVALID_TARGET``, ``CONFLICT`` (it is being removed), ``PRECONDITION_FAILED``.
         """
+        self.unlocked()
         if isinstance(document, dict):
             document = {**{key: value for key, value in document.items() if key != "status"}, "id": target_id}
 
         def build(entry: Entry) -> AnyTarget:
             return targets.check(targets.unmask(document, entry.target))[0]
 
-        return await self._write(target_id, build, check)
+        return await self._saved(target_id, await self.save(target_id, build, note, check))
 
-    async def change(self, target_id: str, changes: dict[str, Any], check: Precondition) -> Saved:
+    async def change(self, target_id: str, changes: dict[str, Any], check: Precondition, note: Note) -> Saved:
         """Store an existing target with some of its members changed."""
+        self.unlocked()
 
         def build(entry: Entry) -> AnyTarget:
             if entry.target is None:
                 raise missing(target_id)
             return msgspec.structs.replace(entry.target, **changes)
 
-        return await self._write(target_id, build, check)
+        return await self._saved(target_id, await self.save(target_id, build, note, check))
 
-    async def remove(self, target_id: str, queue: Queue, check: Precondition) -> Saved:
+    async def put_back(self, target: AnyTarget, check: Precondition, note: Note) -> Saved:
+        """Store a target as an earlier revision had it, whether it is there now or not."""
+        self.unlocked()
+        return await self._saved(target.id, await self.save(target.id, lambda _: target, note, check))
+
+    async def remove(self, target_id: str, queue: Queue, check: Precondition, note: Note) -> Saved:
         """Remove a target: at once where nothing is owed to it, else behind a tombstone. Asked again with ``discard``, a removal
         under way drops what is still queued."""
+        self.unlocked()
+        tombstone = await self.bury(target_id, queue, note, check)
+        in_force = await self.in_force(tombstone.revision)
+        if in_force:
+            await self._removals.finish(tombstone)
+        return Saved(target_id, tombstone.revision, in_force)
+
+    def unlocked(self) -> None:
+        """Say by ``Rejected`` that people may not change targets, where that is so."""
+        if self._locked:
+            raise Rejected("READ_ONLY", self._locked)
+
+    async def bury(self, target_id: str, queue: Queue, note: Note, check: Precondition = lambda _: None) -> Entry:
+        """Write a target's tombstone, not waiting for anything; the janitor does the rest."""
         for _ in range(TRIES):
             entry = await self._store.get(target_id)
             under_way = entry.removed is not None and not (entry.removed.queue == "dead" and queue == "discard")
@@ -88,18 +111,18 @@ class Editor:
             check(entry.revision)
             removed = Removed(id=target_id, queue=queue)
             try:
-                revision = await self._store.put(target_id, removed, entry.revision)
+                revision = await self._store.put(target_id, removed, entry.revision, note)
             except Rejected as error:
                 _only_stale(error)
                 continue
             log.info("target deleted", target=target_id, revision=revision, queue=queue)
-            in_force = await self._presences.in_force(revision)
-            if in_force:
-                await self._removals.finish(Entry(target_id, revision, removed))
-            return Saved(target_id, revision, in_force)
+            return Entry(target_id, revision, removed)
         raise _contended(target_id)
 
-    async def _write(self, target_id: str, build: Callable[[Entry], AnyTarget], check: Precondition) -> Saved:
+    async def save(
+        self, target_id: str, build: Callable[[Entry], AnyTarget], note: Note, check: Precondition = lambda _: None
+    ) -> int:
+        """Store what ``build`` makes of what is there, not waiting until it is in force; its revision."""
         for _ in range(TRIES):
             entry = await self._store.get(target_id)
             if entry.removed:
@@ -108,13 +131,20 @@ class Editor:
             target = build(entry)
             await self._lanes.ensure(target.id)
             try:
-                revision = await self._store.put(target.id, target, entry.revision)
+                revision = await self._store.put(target.id, target, entry.revision, note)
             except Rejected as error:
                 _only_stale(error)
                 continue
             log.info("target saved", target=target.id, revision=revision)
-            return Saved(target.id, revision, await self._presences.in_force(revision))
+            return revision
         raise _contended(target_id)
+
+    async def in_force(self, revision: int) -> bool:
+        """Whether every process replica works by a revision, waiting for it a second at most."""
+        return await self._presences.in_force(revision)
+
+    async def _saved(self, target_id: str, revision: int) -> Saved:
+        return Saved(target_id, revision, await self.in_force(revision))
 
 
 def missing(target_id: str) -> Rejected:

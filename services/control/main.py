@@ -3,9 +3,10 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from services.control import api_dead, api_stats, api_targets
+from services.control import api_dead, api_revisions, api_stats, api_targets
 from services.control.dead import DeadLetters
 from services.control.editing import Editor
+from services.control.history import History
 from services.control.janitor import Janitor
 from services.control.lanes import Lanes
 from services.control.parked import Parked
@@ -32,6 +33,7 @@ async def control(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     parked = Parked(jetstream, publisher)
     removals = Removals(jetstream, store, lanes, parked, presences)
     readings = Readings(jetstream, store)
+    editor = Editor(store, lanes, presences, removals)
     steps = {
         "retention": Retention(jetstream, settings.event_retention_seconds).purge,
         "lanes": lanes.mend,
@@ -42,7 +44,8 @@ async def control(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     runtime.ops.check("streams", lambda: topology.trouble)
     runtime.mount(
         [
-            *api_targets.routes(topology, store, Editor(store, lanes, presences, removals), readings),
+            *api_targets.routes(topology, store, editor, readings),
+            *api_revisions.routes(topology, store, editor, History(jetstream)),
             *api_dead.routes(topology, DeadLetters(jetstream, publisher, store)),
             *api_stats.routes(topology, readings),
         ],

@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from aiohttp import web
 
+from services.control.store import Note
 from services.control.topology import Topology
 from tas_mcp.errors import Flaw, Rejected
 from tas_mcp.http import Handler, answering, read_body
@@ -16,6 +17,11 @@ BODY_BYTES = 1_048_576
 BODY_SECONDS = 10.0
 LIMIT = 100
 MAX_LIMIT = 1000
+MAX_COMMENT = 500
+ANONYMOUS = "anonymous"
+"""The author of a change while nobody has to say who they are."""
+
+T = TypeVar("T")
 
 _TAG = re.compile(r'(?:W/)?"([^"]*)"\Z').match
 
@@ -55,6 +61,34 @@ async def json_body(request: web.Request) -> Any:
     except (ValueError, RecursionError) as error:
         what = flaw(error)
         raise Rejected("INVALID_REQUEST", f"the body is no JSON: {what.detail}", [what]) from None
+
+
+async def body_of(request: web.Request, kind: type[T]) -> T:
+    """The decoded body, of a certain form.
+
+    Raises:
+        Rejected: see ``json_body``; ``INVALID_REQUEST`` where it is of another form.
+    """
+    try:
+        return msgspec.convert(await json_body(request), kind)
+    except msgspec.ValidationError as error:
+        what = flaw(error)
+        raise Rejected("INVALID_REQUEST", f"the body: {what.pointer} {what.detail}", [what]) from None
+
+
+def note(request: web.Request) -> Note:
+    """Who makes the change that is asked for, and the comment given with ``?comment=``."""
+    comment = request.query.get("comment", "").strip()
+    if trouble := unfit_comment(comment):
+        raise _bad_parameter("comment", trouble)
+    return Note(ANONYMOUS, comment)
+
+
+def unfit_comment(comment: str) -> str:
+    """What is wrong with a comment, or ``""``."""
+    if len(comment) > MAX_COMMENT:
+        return f"is longer than {MAX_COMMENT} characters"
+    return "" if comment.isprintable() else "must be one line of text without control characters"
 
 
 async def _body(request: web.Request) -> bytes:

@@ -119,17 +119,20 @@ class JetStream:
             raise
         return True
 
-    async def last_of(self, stream: str, subjects: Sequence[str]) -> list[Message]:
-        """The last message of each subject (no wildcards), of a stream with ``allow_direct``; missing ones are left out."""
+    async def last_of(self, stream: str, subjects: Sequence[str], up_to: int = 0) -> list[Message]:
+        """The last message of each subject (no wildcards), of a stream with ``allow_direct``; missing ones are left out. With
+        ``up_to`` the last that is no younger than that sequence."""
+        bound = {"up_to_seq": up_to} if up_to else {}
         found: list[Message] = []
         for start in range(0, len(subjects), _DIRECT_BATCH):
             part = list(subjects[start : start + _DIRECT_BATCH])
-            found += await self.direct(stream, {"multi_last": part, "batch": len(part)})
+            found += await self.direct(stream, {"multi_last": part, "batch": len(part), **bound})
         return found
 
-    async def count(self, stream: str, subject: str) -> int:
-        """How many messages a subject filter matches, of a stream with ``allow_direct``, without listing them."""
-        first = await self.direct(stream, {"seq": 1, "next_by_subj": subject, "batch": 1})
+    async def count(self, stream: str, subject: str, start: int = 1) -> int:
+        """How many messages from a sequence on a subject filter matches, of a stream with ``allow_direct``, without listing
+        them."""
+        first = await self.direct(stream, {"seq": start, "next_by_subj": subject, "batch": 1})
         if not first:
             return 0
         return 1 + int(first[0].headers.get("Nats-Num-Pending", 0))
