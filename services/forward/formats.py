@@ -1,5 +1,7 @@
 """The bodies that an event can be delivered as. Pure."""
 
+from datetime import datetime
+
 from msgspec import Struct
 
 from tas_mcp.messages import Event, encode
@@ -26,6 +28,16 @@ def tas(event: Event) -> bytes:
 def data(event: Event) -> bytes:
     """The payload alone, byte for byte as it was sent."""
     return payload_text(event.data)
+
+
+def unix_seconds(event: Event) -> int:
+    """The event's time as a number. A leap second, which Python has no time for, counts as the moment of acceptance."""
+    if isinstance(event.timestamp, int):
+        return event.timestamp
+    try:
+        return int(datetime.fromisoformat(event.timestamp.upper()).timestamp())
+    except ValueError:
+        return event.accepted_at // 1_000_000_000
 
 
 FORMATS = {"tas": tas, "data": data}

@@ -1,24 +1,28 @@
 """Target types: one file each, which sends one delivery and says how it went. What is common to all is the lane's.
 
-To add a type: its Struct in ``tas_mcp.targets``, a file here with its ``open_*`` function, and a line in ``open_sender``.
+To add a type: its document in ``tas_mcp.targets``, a file here with its ``open_*`` function, and a case in ``open_sender``.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Protocol
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol, runtime_checkable
 
+from services.forward.targets.grpc import open_grpc
 from services.forward.targets.http import open_http
+from services.forward.verdict import Failed, Refused
 from tas_mcp.messages import Event
-from tas_mcp.targets import AnyTarget
+from tas_mcp.targets import AnyTarget, GrpcTarget
 
 
 class Sender(Protocol):
     """A live way to one destination."""
 
     async def send(self, event: Event) -> int:
-        """Deliver once; returning (the target's status code) means delivered.
+        """Deliver once; returning means delivered. The status, here and in what is raised, speaks HTTP whatever the type: 2xx
+        delivered, 429 too much, other 4xx refused, 5xx failing, 0 no answer.
 
-        Safe to call concurrently. Must not retry, time out, log or count: the lane does, for every type.
+        Safe to call concurrently, and to cancel: what was begun is then given up or comes to nothing. Must not retry, time out,
+        log or count: the lane does, for every type.
 
         Raises:
             Refused: it never will be.
@@ -27,8 +31,22 @@ class Sender(Protocol):
         ...
 
 
-@asynccontextmanager
-async def open_sender(target: AnyTarget) -> AsyncIterator[Sender]:
-    """Open the sender for a target's type; leaving closes its connections."""
-    async with open_http(target) as sender:
-        yield sender
+@runtime_checkable
+class BatchSender(Sender, Protocol):
+    """A sender that can deliver many at once for less."""
+
+    async def send_batch(self, events: Sequence[Event]) -> list[int | Failed | Refused]:
+        """Deliver each once; what came of it, in the order given. As ``send`` in all else.
+
+        Raises:
+            Refused: the batch as such: each may still be taken alone.
+            Failed: all of them.
+        """
+        ...
+
+
+def open_sender(target: AnyTarget) -> AbstractAsyncContextManager[Sender]:
+    """Open the sender for a target's type; leaving closes its connections. A destination that is away is told by ``send``."""
+    if isinstance(target, GrpcTarget):
+        return open_grpc(target)
+    return open_http(target)

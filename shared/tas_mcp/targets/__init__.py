@@ -12,20 +12,25 @@ from tas_mcp.durations import from_json, to_json
 from tas_mcp.errors import Flaw, Rejected
 from tas_mcp.routing import RuleSet, compile_rules
 from tas_mcp.targets import masking
+from tas_mcp.targets.grpc import GrpcConfig, GrpcTarget
 from tas_mcp.targets.http import HttpConfig, HttpTarget, WebhookTarget
 from tas_mcp.targets.masking import mask
 from tas_mcp.targets.target import Config, Removed, Retry, Target, check_config, check_id
+from tas_mcp.targets.tls import Tls
 from tas_mcp.validation import flaw
 
 __all__ = [
     "AnyTarget",
     "Config",
+    "GrpcConfig",
+    "GrpcTarget",
     "HttpConfig",
     "HttpTarget",
     "Removed",
     "Retry",
     "Stored",
     "Target",
+    "Tls",
     "WebhookTarget",
     "check",
     "compiled",
@@ -36,7 +41,7 @@ __all__ = [
     "unmask",
 ]
 
-AnyTarget = HttpTarget | WebhookTarget
+AnyTarget = HttpTarget | WebhookTarget | GrpcTarget
 Stored = AnyTarget | Removed
 
 _decode = msgspec.json.Decoder(Stored, dec_hook=from_json).decode

@@ -124,7 +124,7 @@ async def test_secrets_are_masked_and_kept(rig: Rig) -> None:
     assert (await rig.call("POST", f"{ORDERS}/disable")).status == 200
     [message] = await rig.jetstream.last_of("KV_tas_targets", [subjects.bucket_key("tas_targets", "orders")])
     stored = targets.decode(message.data)
-    assert not isinstance(stored, targets.Removed)
+    assert isinstance(stored, targets.HttpTarget)
     assert stored.delivery.signing_secret == SECRET
     assert stored.delivery.headers["Authorization"] == "Bearer 0123456789"
     assert (stored.name, stored.enabled) == ("new", False)

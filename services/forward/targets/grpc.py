@@ -1,0 +1,201 @@
+"""Target type ``grpc``: calls to ``mcp.v1.MCPService`` of another gateway, or of any server of that proto, over one channel."""
+
+import json
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+from google.protobuf import any_pb2
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import DecodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from services.forward.formats import unix_seconds
+from services.forward.verdict import Failed, Refused
+from tas_mcp import __version__
+from tas_mcp.messages import Event
+from tas_mcp.routing import payload_text
+from tas_mcp.targets import GrpcTarget
+from tas_mcp.v1 import mcp_pb2, mcp_pb2_grpc
+
+CALL_BYTES = 3 * 1024 * 1024
+"""What one call carries at most: servers take 4 MiB unless told otherwise."""
+OPTIONS = (
+    ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
+    ("grpc.enable_retries", 0),  # the lane's work
+    ("grpc.enable_http_proxy", 0),  # the environment's proxy is not the target's
+    ("grpc.use_local_subchannel_pool", 1),  # or closing a channel would leave its connections to others
+    # As long as it backs off a channel fails every call unsent; from 1 s to 2 min by default.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.primary_user_agent", f"tas-mcp/{__version__}"),
+)
+STATUS = {
+    grpc.StatusCode.CANCELLED: 499,
+    grpc.StatusCode.UNKNOWN: 500,
+    grpc.StatusCode.INVALID_ARGUMENT: 400,
+    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
+    grpc.StatusCode.NOT_FOUND: 404,
+    grpc.StatusCode.ALREADY_EXISTS: 409,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
+    grpc.StatusCode.FAILED_PRECONDITION: 400,
+    grpc.StatusCode.ABORTED: 409,
+    grpc.StatusCode.OUT_OF_RANGE: 400,
+    grpc.StatusCode.UNIMPLEMENTED: 501,
+    grpc.StatusCode.INTERNAL: 500,
+    grpc.StatusCode.UNAVAILABLE: 503,
+    grpc.StatusCode.DATA_LOSS: 500,
+    grpc.StatusCode.UNAUTHENTICATED: 401,
+}
+"""gRPC's codes in HTTP's terms, as google/rpc/code.proto (googleapis) maps them."""
+REFUSALS = frozenset(
+    (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.NOT_FOUND,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.FAILED_PRECONDITION,  # "should not retry until the system state has been explicitly fixed" (the same)
+        grpc.StatusCode.OUT_OF_RANGE,
+        grpc.StatusCode.UNIMPLEMENTED,
+    )
+)
+"""What time does not heal; people may, and redrive. All others may be tried again."""
+
+
+@asynccontextmanager
+async def open_grpc(target: GrpcTarget) -> AsyncIterator["Grpc"]:
+    """Open the channel of one target: it connects with the first call."""
+    host, port = target.address
+    name = f"dns:///[{host}]:{port}" if ":" in host else f"dns:///{host}:{port}"
+    if target.secure:
+        channel = grpc.aio.secure_channel(name, _credentials(target), OPTIONS)
+    else:
+        channel = grpc.aio.insecure_channel(name, OPTIONS)
+    async with channel:
+        yield Grpc(target, channel)
+
+
+class Grpc:
+    """Sends to one endpoint."""
+
+    def __init__(self, target: GrpcTarget, channel: grpc.aio.Channel) -> None:
+        stub = mcp_pb2_grpc.MCPServiceStub(channel)
+        self._one, self._many = stub.IngestEvent, stub.IngestBatch
+        self._metadata = tuple(target.delivery.headers.items())
+        self._timeout = float(target.delivery.timeout)
+
+    async def send(self, event: Event) -> int:
+        try:
+            answer = await self._one(
+                mcp_pb2.IngestEventRequest(**_members(event)), metadata=self._metadata, timeout=self._timeout
+            )
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.ALREADY_EXISTS:  # the answer to an earlier attempt was lost
+                return STATUS[grpc.StatusCode.ALREADY_EXISTS]
+            raise verdict(error) from None
+        if not answer.success and answer.message:
+            raise Failed(500, f"the target answered OK, but: {answer.message}")
+        return 200
+
+    async def send_batch(self, events: Sequence[Event]) -> list[int | Failed | Refused]:
+        outcomes: list[int | Failed | Refused] = []
+        for batch in _calls([mcp_pb2.Event(**_members(event)) for event in events]):
+            try:
+                outcomes += await self._send(batch)
+            except (Failed, Refused) as error:
+                if not outcomes:
+                    raise
+                failed = error if isinstance(error, Failed) else Failed(error.status, error.detail)
+                return outcomes + [failed] * (len(events) - len(outcomes))
+        return outcomes
+
+    async def _send(self, batch: list[mcp_pb2.Event]) -> list[int | Failed | Refused]:
+        try:
+            answer = await self._many(mcp_pb2.EventBatch(events=batch), metadata=self._metadata, timeout=self._timeout)
+        except grpc.aio.AioRpcError as error:
+            raise verdict(error) from None
+        if len(answer.results) != len(batch):
+            raise Failed(500, f"the target answered with {len(answer.results)} results for {len(batch)} events")
+        return [_outcome(result) for result in answer.results]
+
+
+def verdict(error: grpc.aio.AioRpcError) -> Failed | Refused:
+    """What a call that ended with an error means."""
+    code, text = error.code(), error.details() or ""
+    detail = f"{code.name}: {text}" if text else code.name
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in text:  # gRPC's own words, on either side
+        return Refused(413, detail)
+    if code in REFUSALS:
+        return Refused(STATUS[code], detail)
+    return Failed(STATUS.get(code, 500), detail, retry_info(error.trailing_metadata() or ()))
+
+
+def retry_info(trailers: Iterable[tuple[str, str | bytes]]) -> float:
+    """Seconds that a ``google.rpc.RetryInfo`` in the status details asks for (google/rpc/status.proto, error_details.proto); 0
+    without one. The few fields of interest are read by their numbers: the generated code would be a dependency more."""
+    for key, value in trailers:
+        if key == "grpc-status-details-bin" and isinstance(value, bytes):
+            try:
+                for detail in map(any_pb2.Any.FromString, _fields(value, 3)):
+                    if detail.type_url.endswith("/google.rpc.RetryInfo"):
+                        delays = [Duration.FromString(delay).ToNanoseconds() / 1e9 for delay in _fields(detail.value, 1)]
+                        return max(0.0, *delays)
+            except DecodeError:
+                return 0.0
+    return 0.0
+
+
+def _fields(message: bytes, number: int) -> list[bytes]:
+    """The values of a length-delimited field."""
+    found = UnknownFieldSet(Empty.FromString(message))
+    return [
+        field.data
+        for field in map(found.__getitem__, range(len(found)))
+        if field.field_number == number and isinstance(field.data, bytes)
+    ]
+
+
+def _members(event: Event) -> dict[str, Any]:
+    """An event as the proto has it."""
+    return {
+        "event_id": event.event_id,
+        "event_type": event.event_type,
+        "source": event.source,
+        "timestamp": unix_seconds(event),
+        "data": payload_text(event.data).decode(),
+        "metadata": event.metadata,
+    }
+
+
+def _outcome(result: mcp_pb2.EventResult) -> int | Failed | Refused:
+    if result.status == "accepted":
+        return 200
+    detail = ": ".join(text for text in (result.status, result.code, result.message) if text)
+    if result.status == "rejected":
+        return Refused(422, detail)
+    return Failed(503, detail or "the target answered with a result without a status")
+
+
+def _calls(messages: Sequence[mcp_pb2.Event]) -> Iterator[list[mcp_pb2.Event]]:
+    """Split what is too large for one call."""
+    batch: list[mcp_pb2.Event] = []
+    size = 0
+    for message in messages:
+        more = message.ByteSize()
+        if batch and size + more > CALL_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append(message)
+        size += more
+    yield batch
+
+
+def _credentials(target: GrpcTarget) -> grpc.ChannelCredentials:
+    tls = target.delivery.tls
+    if tls is None:
+        return grpc.ssl_channel_credentials()
+    ca, key, chain = (text.encode() or None for text in (tls.ca, tls.key, tls.certificate))
+    return grpc.ssl_channel_credentials(ca, key, chain)
