@@ -104,7 +104,7 @@ def test_defaults() -> None:
         (config(headers={"Content-Length": "1"}), "/config/headers/Content-Length"),
         (config(headers={"Webhook-Id": "1"}), "/config/headers/Webhook-Id"),
         (config(headers={"X-A": "a\r\nX-B: b"}), "/config/headers/X-A"),
-        (config(headers={"X-A": 1}), "/config/headers/*"),
+        (config(headers={"X-A": 1}), "/config/headers/X-A"),
         (
             document(rules=[{"id": "a", "conditions": [{"field": "x", "operator": "eq", "value": 1}]}]),
             "/rules/0/conditions/0/field",
@@ -121,6 +121,23 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
     assert found == ["/id", "/endpoint", "/config/headers/Host", "/config/signing_secret", "/config/timeout"]
     with pytest.raises(Rejected, match=r"\(and 2 more\)"):
         check(given)
+
+
+def test_the_checks_of_types_and_all_others_are_made_together() -> None:
+    condition = {"field": "a b", "operator": "eq", "value": 1}
+    rules = [{"id": "a", "priority": "high", "conditions": [condition]}, {"id": "a", "extra": 1}, {"conditions": None}]
+    given = document(id=5, endpoint="ftp://x", config={"timeout": 0, "concurrency": "many"}, rules=rules)
+    assert pointers(given) == [
+        "/id",
+        "/config/concurrency",
+        "/rules/0/priority",
+        "/rules/1/extra",
+        "/rules/2/id",
+        "/endpoint",
+        "/config/timeout",
+        "/rules/1/id",
+        "/rules/0/conditions/0/field",
+    ]
 
 
 def test_secrets_are_masked_and_come_back() -> None:

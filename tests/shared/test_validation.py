@@ -1,12 +1,12 @@
 """Every kind of error that msgspec raises, as a flaw with a pointer that leads to the member."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import pytest
 
 from tas_mcp.durations import Duration, from_json
-from tas_mcp.validation import escape, flaw
+from tas_mcp.validation import MAX_FLAWS, escape, flaw, flaws, mended
 
 
 class Inner(msgspec.Struct, forbid_unknown_fields=True):
@@ -90,3 +90,63 @@ def test_depth() -> None:
 @pytest.mark.parametrize(("name", "token"), [("a", "a"), ("a/b", "a~1b"), ("~", "~0"), ("~1", "~01"), ("", "")])
 def test_escape(name: str, token: str) -> None:
     assert escape(name) == token
+
+
+@pytest.mark.parametrize(
+    ("document", "pointers"),
+    [
+        ({"i": {"n": 1}}, []),
+        ({}, ["/i"]),
+        (5, [""]),
+        ({"i": {"n": -1, "m": 1}, "text": 5, "items": [{"n": 1}, {"n": "x"}, 7, {}]},
+         ["/i/n", "/i/m", "/text", "/items/1/n", "/items/2", "/items/3/n"]),
+        ({"i": {"n": 1}, "counts": {"a/b": "x", "c": 1, "d": None}, "kind": "z"}, ["/counts/a~1b", "/counts/d", "/kind"]),
+        ({"i": {"n": 1}, "either": {"type": "second", "b": "x"}, "wait": "soon"}, ["/either/b", "/wait"]),
+        ({"i": {"n": 1}, "either": {"type": "third", "b": "x"}}, ["/either/type"]),
+        ({"i": {"n": 1}, "either": {"b": "x"}}, ["/either/type"]),
+        ({"i": {"n": 1}, "pair": [1, "x"], "keys": {"x": 1}}, ["/pair/1", "/keys"]),
+        ({"i": {"n": 1}, "perhaps": 5, "many": [1, "x", "y"]}, ["/perhaps", "/many/1", "/many/2"]),
+        ({"i": {"n": 1}, "perhaps": {"n": "x", "o": 1}}, ["/perhaps/n", "/perhaps/o"]),
+        ({"i": {"n": 1}, "perhaps": None, "few": [1, 2, 3]}, ["/few"]),
+    ],
+)  # fmt: skip
+def test_every_flaw_is_found(document: Any, pointers: list[str]) -> None:
+    class Whole(Outer):
+        perhaps: Inner | None = None
+        many: tuple[int, ...] = ()
+        few: Annotated[list[int], msgspec.Meta(max_length=2)] = []
+
+    found = flaws(document, Whole, from_json)
+    assert [each.pointer for each in found] == pointers
+    assert all(each.detail for each in found)
+
+
+def test_an_unknown_member_is_told_what_is_known() -> None:
+    [found] = flaws({"i": {"n": 1, "m": 2}}, Outer, from_json)
+    assert found == ("/i/m", "no such member; allowed are n")
+
+
+def test_of_very_many_flaws_the_first_are_told() -> None:
+    assert len(flaws({"i": {"n": 1}, "items": ["x"] * 10_000}, Outer, from_json)) == MAX_FLAWS
+
+
+@pytest.mark.parametrize(
+    ("document", "left"),
+    [
+        ({"i": {"n": 1, "m": 2}, "text": 5}, {"i": {"n": 1}}),
+        ({"i": {"n": 1}, "items": [{"n": 1}, 7]}, {"i": {"n": 1}}),
+        ({"i": {"n": 1}, "items": [{"n": 1}, {"n": 2, "m": 3}]}, {"i": {"n": 1}, "items": [{"n": 1}, {"n": 2}]}),
+        ({"i": {"n": 1}, "counts": {"a/b": "x", "c": 1}}, {"i": {"n": 1}, "counts": {"c": 1}}),
+        (5, 5),
+    ],
+)
+def test_what_is_flawed_can_be_left_out(document: Any, left: Any) -> None:
+    assert mended(document, Outer, from_json, flaws(document, Outer, from_json)) == left
+
+
+def test_a_text_that_is_missing_is_empty() -> None:
+    class Named(msgspec.Struct):
+        id: str
+
+    for document in ({}, {"id": 5}):
+        assert mended(document, Named, from_json, flaws(document, Named, from_json)) == {"id": ""}

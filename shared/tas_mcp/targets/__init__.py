@@ -17,7 +17,7 @@ from tas_mcp.targets.http import HttpConfig, HttpTarget, WebhookTarget
 from tas_mcp.targets.masking import mask
 from tas_mcp.targets.target import Config, Removed, Retry, Target, check_config, check_id
 from tas_mcp.targets.tls import Tls
-from tas_mcp.validation import flaw
+from tas_mcp.validation import flaw, flaws, mended
 
 __all__ = [
     "AnyTarget",
@@ -76,9 +76,22 @@ def check(document: Any) -> tuple[AnyTarget, RuleSet]:
         document = {key: value for key, value in document.items() if key != "config"}
     try:
         target: AnyTarget = msgspec.convert(document, AnyTarget, dec_hook=from_json)
-    except (msgspec.ValidationError, ValueError) as error:
-        raise _invalid([flaw(error)]) from None
+    except (msgspec.ValidationError, ValueError):
+        raise _invalid(_flaws(document)) from None
     return target, _check(target)
+
+
+def _flaws(document: Any) -> list[Flaw]:
+    """All that is wrong with a document that is no target: first what types say, then what the checks of the rest find."""
+    found = flaws(document, AnyTarget, from_json)
+    try:
+        _check(msgspec.convert(mended(document, AnyTarget, from_json, found), AnyTarget, dec_hook=from_json))
+    except Rejected as error:
+        known = [each.pointer for each in found]
+        return found + [each for each in error.flaws if not any(f"{each.pointer}/".startswith(f"{place}/") for place in known)]
+    except (msgspec.ValidationError, ValueError):
+        return found  # something is missing without which nothing can be checked
+    return found
 
 
 def masked(target: AnyTarget) -> dict[str, Any]:
