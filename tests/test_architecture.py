@@ -37,7 +37,7 @@ PURE_REQUIRED = ("tas_mcp.messages", "tas_mcp.subjects", "tas_mcp.errors", "tas_
 
 PURE_LIBRARIES = frozenset(
     """
-    __future__ abc base64 binascii bisect collections contextlib copy dataclasses datetime decimal enum fnmatch
+    __future__ abc base64 binascii bisect collections contextlib copy dataclasses datetime decimal difflib enum fnmatch
     functools hashlib heapq hmac ipaddress itertools json keyword math operator random re string struct textwrap types
     typing unicodedata urllib.parse zlib
     cel httptools jsonata jsonschema_rs liquid msgspec re2

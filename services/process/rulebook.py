@@ -42,6 +42,6 @@ class Rules:
             return
         self.targets[change.key] = target
         if target.enabled:
-            self._routes[change.key] = Route(change.key, change.revision, rules)
+            self._routes[change.key] = Route(change.key, change.revision, rules, target.split)
         else:
             self._routes.pop(change.key, None)

@@ -10,10 +10,11 @@ The rules of the package:
 * data is decoded at most once per event, and not at all unless a rule asks.
 """
 
-from tas_mcp.routing.book import Match, Route, RuleBook
-from tas_mcp.routing.conditions import OPERATORS, Condition, ConditionError, compile_condition
+from tas_mcp.routing.book import Explained, Match, Route, RuleBook, Split
+from tas_mcp.routing.conditions import Condition, ConditionError, Node, Why, compile_condition
 from tas_mcp.routing.fields import FieldSyntaxError, compile_field
-from tas_mcp.routing.rules import Rule, RuleSet, compile_rules
+from tas_mcp.routing.operators import OPERATORS
+from tas_mcp.routing.rules import Decision, Rule, RuleSet, compile_rules
 from tas_mcp.routing.view import MISSING, Missing, View, payload_text
 
 __all__ = [
@@ -21,14 +22,19 @@ __all__ = [
     "OPERATORS",
     "Condition",
     "ConditionError",
+    "Decision",
+    "Explained",
     "FieldSyntaxError",
     "Match",
     "Missing",
+    "Node",
     "Route",
     "Rule",
     "RuleBook",
     "RuleSet",
+    "Split",
     "View",
+    "Why",
     "compile_condition",
     "compile_field",
     "compile_rules",

@@ -1,139 +1,312 @@
-"""Conditions, the leaves of a rule: one field, one operator, one value; compiled once into a function of the view.
+"""Conditions: what must hold of an event, compiled once into a function of the view and one that says why.
+
+A condition is written in one of these forms:
+
+    {"field", "operator", "value", "negate"}     a leaf; the rows of ``OPERATORS`` say what it asks of the field
+    {"all": [...]}  {"any": [...]}  {"not": {}}  conditions of conditions
+    {"exact": {...}}  "prefix"  "suffix"         CloudEvents: each named attribute is, starts with, ends with the text
 
 The rules kept here: a condition that makes no sense is refused when it is compiled, with all that is wrong with it; one
-that compiled never raises. A missing field or a value of another type makes it false, save for ``ne``, which is the
-exact negation of ``eq``. Numbers compare as numbers, whether written 1 or 1.0; true and false are no numbers.
+that compiled never raises. A missing field or a value of another type fails the test of a leaf. A field with ``[*]`` passes
+when any of its values does. ``negate``, ``ne`` and ``not_...`` turn the result round, after that. Numbers compare as
+numbers, whether written 1 or 1.0; true and false are no numbers.
 
-To add an operator, write a function that takes the value and returns the test, and give it a row in ``OPERATORS``.
+``holds`` and ``why`` of a node are made of the same tests, so they cannot disagree.
 """
 
-import operator
 from collections.abc import Callable
-from typing import Any, Final
+from difflib import get_close_matches
+from typing import Any, Final, NamedTuple
 
 from msgspec import Struct
 
 from tas_mcp.errors import Flaw
-from tas_mcp.routing.equality import Test, equals, kind
-from tas_mcp.routing.fields import FieldSyntaxError, compile_field
+from tas_mcp.routing.fields import FieldSyntaxError, compile_each, compile_field
+from tas_mcp.routing.operators import OPERATORS, Check, shown
 from tas_mcp.routing.view import MISSING, View
+from tas_mcp.validation import escape
+
+MAX_CONDITIONS: Final = 100
+MAX_DEPTH: Final = 8
+SEEN_LENGTH: Final = 256
 
 Predicate = Callable[[View], bool]
-Operator = Callable[[Any], Test]
-
-_NUMBERS: Final = frozenset({int, float})
-_STRINGS: Final = frozenset({str})
+Why = dict[str, Any]
 
 
-class Condition(Struct, forbid_unknown_fields=True, kw_only=True):
-    """What a field must be like; ``negate`` inverts the result."""
+class Condition(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True, rename={"not_": "not"}):
+    """One condition; see the module for its forms."""
 
-    field: str
-    operator: str
+    field: str | None = None
+    operator: str | None = None
     value: Any = None
     negate: bool = False
+    all: list["Condition"] | None = None
+    any: list["Condition"] | None = None
+    not_: "Condition | None" = None
+    exact: dict[str, str] | None = None
+    prefix: dict[str, str] | None = None
+    suffix: dict[str, str] | None = None
+
+
+class Node(NamedTuple):
+    """A compiled condition: ``holds`` is fast and never raises; ``why`` is its result as a tree of JSON values.
+
+    A leaf tells ``{"field", "operator", "value", "negate"?, "matched", "saw"?, "because"}`` (``saw`` is left out when nothing
+    was there), the others ``{"all" | "any" | "not": ..., "matched"}``.
+    """
+
+    holds: Predicate
+    why: Callable[[View], Why]
+
+
+class Fact(NamedTuple):
+    """What a test came to, in words, and the value that it saw."""
+
+    passed: bool
+    text: str
+    seen: object
 
 
 class ConditionError(ValueError):
-    """All that is wrong with a condition; the pointers are relative to it (``/field``, ``/operator``, ``/value``)."""
+    """All that is wrong with conditions; the pointers are relative to what was compiled (``/0/field``, ``/value``)."""
 
     def __init__(self, flaws: list[Flaw]) -> None:
         super().__init__("; ".join(flaw.detail for flaw in flaws))
         self.flaws = tuple(flaws)
 
 
-def compile_condition(condition: Condition) -> Predicate:
-    """Whether the condition holds for a view, as a function that never raises. ``ConditionError`` if it cannot be.
-
-    The condition's value must not be changed afterwards.
-    """
-    flaws = []
-    try:
-        field = compile_field(condition.field)
-    except FieldSyntaxError as error:
-        flaws.append(Flaw("/field", str(error)))
-    if (operate := OPERATORS.get(condition.operator)) is None:
-        allowed = ", ".join(OPERATORS)
-        flaws.append(Flaw("/operator", f"no such operator {condition.operator[:40]!r}; allowed are {allowed}"))
-    else:
-        try:
-            test = operate(condition.value)
-        except ValueError as error:
-            flaws.append(Flaw("/value", f"{condition.operator}: {error}"))
-    if flaws:
-        raise ConditionError(flaws)
-    if condition.negate:
-        return lambda view: not test(field(view))
-    return lambda view: test(field(view))
+def compile_condition(condition: Condition) -> Node:
+    """Compiles a condition, which must not be changed afterwards; ``ConditionError`` if it makes no sense."""
+    compiler = _Compiler()
+    node = compiler.node(condition, "", 1)
+    if node is None or compiler.flaws:
+        raise ConditionError(compiler.flaws)
+    return node
 
 
-def _unfit(allowed: str, value: object) -> ValueError:
-    return ValueError(f"the value must be {allowed}, not {kind(value)}")
+def compile_conditions(conditions: list[Condition]) -> Node:
+    """Compiles conditions that must all hold (none: always); ``ConditionError`` with all that is wrong with them."""
+    compiler = _Compiler()
+    nodes = compiler.nodes(conditions, "", 1)
+    if compiler.flaws:
+        raise ConditionError(compiler.flaws)
+    return _all(nodes)
 
 
-def _ne(value: object) -> Test:
-    equal = equals(value)
-    return lambda actual: not equal(actual)
+def field_of(attribute: str) -> str:
+    """The field that a CloudEvents attribute is in an event."""
+    own = {"id": "event_id", "type": "event_type", "source": "source", "time": "timestamp"}
+    return own.get(attribute) or f"metadata.{attribute}"
 
 
-def _ordering(compare: Callable[[Any, Any], bool]) -> Operator:
-    """A number against a number, or a string against a string (by code points)."""
-
-    def ordering(value: object) -> Test:
-        if type(value) not in _NUMBERS | _STRINGS:
-            raise _unfit("a number or a string", value)
-        types = _STRINGS if type(value) is str else _NUMBERS
-        return lambda actual: type(actual) in types and compare(actual, value)
-
-    return ordering
+DIALECTS: Final = {"exact": "eq", "prefix": "starts_with", "suffix": "ends_with"}
+FORMS: Final = ("operator", "all", "any", "not", *DIALECTS)
 
 
-def _in(value: object) -> Test:
-    if not isinstance(value, list):
-        raise _unfit("a list of what the field may be", value)
-    tests = [equals(item) for item in value]
-    for types in (_STRINGS, _NUMBERS):
-        if types.issuperset(map(type, value)):
-            return _one_of(frozenset(value), types)
-    return lambda actual: any(test(actual) for test in tests)
+def form(condition: Condition) -> list[str]:
+    """The forms that a condition is written in; a sound one has exactly one."""
+    given = {
+        "operator": condition.operator if condition.operator is not None else condition.field,
+        "all": condition.all,
+        "any": condition.any,
+        "not": condition.not_,
+        "exact": condition.exact,
+        "prefix": condition.prefix,
+        "suffix": condition.suffix,
+    }
+    return [name for name, value in given.items() if value is not None]
 
 
-def _one_of(members: frozenset[object], types: frozenset[type]) -> Test:
-    return lambda actual: type(actual) in types and actual in members
+def leaves(condition: Condition) -> list[Condition]:
+    """What a condition in the form of CloudEvents says, as leaves that must all hold."""
+    for dialect, operator in DIALECTS.items():
+        if (attributes := getattr(condition, dialect)) is not None:
+            return [Condition(field=field_of(name), operator=operator, value=text) for name, text in attributes.items()]
+    return []
 
 
-def _contains(value: object) -> Test:
-    """A string holds the value as a part, an array as an element."""
-    equal = equals(value)
-    if isinstance(value, str):
-        return lambda actual: (type(actual) is str or type(actual) is list) and value in actual
-    return lambda actual: type(actual) is list and any(map(equal, actual))
+class _Compiler:
+    """One run over a tree of conditions, which gathers its flaws and counts its nodes."""
+
+    def __init__(self) -> None:
+        self.flaws: list[Flaw] = []
+        self._count = 0
+
+    def nodes(self, conditions: list[Condition], pointer: str, depth: int) -> list[Node]:
+        compiled = [self.node(condition, f"{pointer}/{i}", depth) for i, condition in enumerate(conditions)]
+        return [node for node in compiled if node is not None]
+
+    def node(self, condition: Condition, pointer: str, depth: int) -> Node | None:
+        """The compiled condition, or None: then there is a flaw more."""
+        self._count += 1
+        forms = form(condition)
+        if self._count > MAX_CONDITIONS:
+            if self._count == MAX_CONDITIONS + 1:
+                self._flaw(pointer, f"at most {MAX_CONDITIONS} conditions are allowed in a rule")
+        elif depth > MAX_DEPTH:
+            self._flaw(pointer, f"at most {MAX_DEPTH} levels of conditions are allowed")
+        elif len(forms) != 1:
+            found = f"has {' and '.join(forms)}" if forms else "has none of them"
+            self._flaw(pointer, f"a condition is written with one of {', '.join(FORMS)}; this one {found}")
+        elif forms == ["operator"]:
+            return self._leaf(condition, pointer)
+        elif condition.negate or condition.value is not None:
+            name = "negate" if condition.negate else "value"
+            self._flaw(f"{pointer}/{name}", f"only a condition with an operator has {name}; beside {forms[0]} it means nothing")
+        else:
+            return self._inner(condition, forms[0], pointer, depth)
+        return None
+
+    def _inner(self, condition: Condition, name: str, pointer: str, depth: int) -> Node | None:
+        if condition.not_ is not None:
+            inner = self.node(condition.not_, pointer + "/not", depth + 1)
+            return inner and _not(inner)
+        if name in DIALECTS:
+            texts = zip(leaves(condition), getattr(condition, name), strict=True)
+            found = [self._leaf(leaf, f"{pointer}/{name}/{escape(attribute)}", "") for leaf, attribute in texts]
+            nodes = [node for node in found if node is not None]
+        else:
+            inners = condition.all if condition.all is not None else condition.any
+            nodes = self.nodes(inners or [], f"{pointer}/{name}", depth + 1)
+        if not (nodes or getattr(condition, name)):
+            self._flaw(f"{pointer}/{name}", "must not be empty")
+            return None
+        return _any(nodes) if name == "any" else _all(nodes)
+
+    def _leaf(self, condition: Condition, pointer: str, field_pointer: str = "/field") -> Node | None:
+        name, operator = condition.field, condition.operator
+        each = check = None
+        read: Callable[[View], Any] | None = None
+        if name is None:
+            self._flaw(pointer + field_pointer, "the field is missing")
+        else:
+            try:
+                each = compile_each(name)
+                read = each or compile_field(name)
+            except FieldSyntaxError as error:
+                self._flaw(pointer + field_pointer, str(error))
+        if operator is None:
+            self._flaw(pointer + "/operator", f"the operator is missing; allowed are {', '.join(OPERATORS)}")
+        elif (operate := OPERATORS.get(operator)) is None:
+            self._flaw(pointer + "/operator", _no_such(operator))
+        else:
+            try:
+                check = operate(condition.value)
+            except ValueError as error:
+                self._flaw(pointer + "/value", f"{operator}: {error}")
+        if read is None or check is None:
+            return None
+        inverted = check.inverted != condition.negate
+        test = check.test if each is None else _any_of(check.test)
+        fact = _fact if each is None else _fact_of_each
+        return Node(_reads(read, test, inverted), _tells(condition, read, fact, check, inverted))
+
+    def _flaw(self, pointer: str, detail: str) -> None:
+        self.flaws.append(Flaw(pointer, detail))
 
 
-def _starts_with(value: object) -> Test:
-    if not isinstance(value, str):
-        raise _unfit("a string", value)
-    return lambda actual: type(actual) is str and actual.startswith(value)
+def _no_such(operator: str) -> str:
+    close = get_close_matches(operator[:40], OPERATORS, 1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"no such operator {operator[:40]!r}; {hint}allowed are {', '.join(OPERATORS)}"
 
 
-def _exists(value: object) -> Test:
-    """A JSON null is there, too."""
-    if value is None or value is True:
-        return lambda actual: actual is not MISSING
-    if value is False:
-        return lambda actual: actual is MISSING
-    raise _unfit("true (or left out) or false", value)
+def _reads(read: Callable[[View], Any], test: Callable[[Any], bool], inverted: bool) -> Predicate:
+    if inverted:
+        return lambda view: not test(read(view))
+    return lambda view: test(read(view))
 
 
-OPERATORS: Final[dict[str, Operator]] = {
-    "eq": equals,
-    "ne": _ne,
-    "gt": _ordering(operator.gt),
-    "gte": _ordering(operator.ge),
-    "lt": _ordering(operator.lt),
-    "lte": _ordering(operator.le),
-    "in": _in,
-    "contains": _contains,
-    "starts_with": _starts_with,
-    "exists": _exists,
-}
+def _any_of(test: Callable[[Any], bool]) -> Callable[[list[Any]], bool]:
+    return lambda values: any(map(test, values))
+
+
+def _tells(
+    condition: Condition,
+    read: Callable[[View], Any],
+    fact: Callable[[str | None, Any, Check], Fact],
+    check: Check,
+    inverted: bool,
+) -> Callable[[View], Why]:
+    def why(view: View) -> Why:
+        actual = read(view)
+        passed, text, seen = fact(condition.field, actual, check)
+        matched = passed != inverted
+        told: Why = {"field": condition.field, "operator": condition.operator, "value": condition.value}
+        if condition.negate:
+            told["negate"] = True
+        told["matched"] = matched
+        if seen is not MISSING:
+            told["saw"] = _seen(seen)
+        told["because"] = f"{'matched' if matched else 'not matched'}: {text}"
+        return told
+
+    return why
+
+
+def _fact(name: str | None, actual: object, check: Check) -> Fact:
+    passed = check.test(actual)
+    if actual is MISSING:
+        return Fact(passed, f"{name} is missing", actual)
+    objection = None if passed else check.objection(actual)
+    return Fact(passed, f"{name} {objection or f'is {shown(actual)}, ' + ('' if passed else 'not ') + check.phrase}", actual)
+
+
+def _fact_of_each(name: str | None, values: list[Any], check: Check) -> Fact:
+    passing = [value for value in values if check.test(value)]
+    if passing:
+        return Fact(True, f"of {name}, {shown(passing[0])} is {check.phrase}", values)
+    if len(values) == 1:
+        return Fact(False, _fact(name, values[0], check).text, values)
+    if not values:
+        return Fact(False, f"{name} is missing", MISSING)
+    return Fact(False, f"of {name}, none of the {len(values)} values is {check.phrase}", values)
+
+
+def _seen(value: object) -> object:
+    """The value as it was, or the beginning of its JSON text when that is long."""
+    text = shown(value, SEEN_LENGTH)
+    return text if text.endswith("...") and len(text) == SEEN_LENGTH else value
+
+
+def _not(node: Node) -> Node:
+    holds = node.holds
+
+    def why(view: View) -> Why:
+        inner = node.why(view)
+        return {"not": inner, "matched": not inner["matched"]}
+
+    return Node(lambda view: not holds(view), why)
+
+
+def _all(nodes: list[Node]) -> Node:
+    inners = tuple(node.holds for node in nodes)
+
+    def holds(view: View) -> bool:
+        for inner in inners:  # noqa: SIM110 - all() of a generator takes twice as long
+            if not inner(view):
+                return False
+        return True
+
+    def why(view: View) -> Why:
+        told = [node.why(view) for node in nodes]
+        return {"all": told, "matched": all(each["matched"] for each in told)}
+
+    return Node(inners[0] if len(inners) == 1 else holds, why)
+
+
+def _any(nodes: list[Node]) -> Node:
+    inners = tuple(node.holds for node in nodes)
+
+    def holds(view: View) -> bool:
+        for inner in inners:  # noqa: SIM110 - likewise
+            if inner(view):
+                return True
+        return False
+
+    def why(view: View) -> Why:
+        told = [node.why(view) for node in nodes]
+        return {"any": told, "matched": any(each["matched"] for each in told)}
+
+    return Node(inners[0] if len(inners) == 1 else holds, why)

@@ -2,7 +2,9 @@
 
     event_id  event_type  source  timestamp      the attributes of the event
     metadata.<key>                               the key is all that follows the first dot, further dots included
-    data  data.<path>                            .name  [0]  [-1]  ["key with dots"], up to 32 steps
+    data  data.<path>                            .name  [0]  [-1]  ["key with dots"]  [*], up to 32 steps
+
+``[*]`` stands for every element of an array: such a field has any number of values, and ``compile_each`` reads them.
 
 The rule kept here: a bad name fails when it is compiled. Reading never does: what is absent, or lies in a container of
 another type, is ``MISSING``.
@@ -11,8 +13,9 @@ another type, is ``MISSING``.
 import json
 import re
 from collections.abc import Callable
+from enum import Enum
 from operator import attrgetter
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -24,11 +27,23 @@ ATTRIBUTES: Final = ("event_id", "event_type", "source", "timestamp")
 ALLOWED: Final = f"{', '.join(ATTRIBUTES)}, metadata.<key>, data or data.<path>"
 
 Field = Callable[[View], object]
+Each = Callable[[View], list[Any]]
+
+
+class Every(Enum):
+    """The type of ``EVERY``, the step to each element of an array."""
+
+    EVERY = "[*]"
+
+
+EVERY: Final = Every.EVERY
+Step = str | int | Every
 
 _STEP = re.compile(
     r"""
       \. (?P<name> [^.\[\]"]+ )
     | \[ (?P<index> -?(?:0|[1-9][0-9]*) ) \]
+    | \[ (?P<every> \* ) \]
     | \[ (?P<key> "(?:[^"\\]|\\.)*" ) \]
     """,
     re.VERBOSE,
@@ -51,9 +66,48 @@ def compile_field(text: str) -> Field:
         return attrgetter(f"event.{text}")
     if text.startswith("metadata."):
         return _metadata(text)
-    if text == "data" or text.startswith(("data.", "data[")):
-        return _path(_steps(text))
+    if _is_path(text):
+        steps = parse_path(text)
+        if EVERY in steps:
+            raise FieldSyntaxError(text, text.index("[*]"), "[*] has many values; name one element, as in [0] or [-1]")
+        return _path(steps)
     raise FieldSyntaxError(text, 0, f"no such field; allowed are {ALLOWED}")
+
+
+def compile_each(text: str) -> Each | None:
+    """A function that reads all values of a field with ``[*]`` (none for what is missing), or None for any other field.
+
+    Raises:
+        FieldSyntaxError: the field looks into the data, and cannot be.
+    """
+    if not _is_path(text) or len(text) > MAX_LENGTH or EVERY not in (steps := parse_path(text)):
+        return None
+    first, *rest = _split(steps)
+    start = _walk(first)
+    walks = [_walk(part) for part in rest]
+
+    def each(view: View) -> list[Any]:
+        values = [start(view.data)]
+        for walk in walks:
+            values = [walk(item) for value in values if type(value) is list for item in value]
+        return [value for value in values if value is not MISSING]
+
+    return each
+
+
+def _split(steps: tuple[Step, ...]) -> list[tuple[str | int, ...]]:
+    """The steps before, between and after those to every element."""
+    parts: list[list[str | int]] = [[]]
+    for step in steps:
+        if isinstance(step, Every):
+            parts.append([])
+        else:
+            parts[-1].append(step)
+    return [tuple(part) for part in parts]
+
+
+def _is_path(text: str) -> bool:
+    return text == "data" or text.startswith(("data.", "data["))
 
 
 def _metadata(text: str) -> Field:
@@ -67,14 +121,17 @@ def _metadata(text: str) -> Field:
     return field
 
 
-def _path(steps: tuple[str | int, ...]) -> Field:
+def _path(steps: tuple[Step, ...]) -> Field:
     if not steps:
         return attrgetter("data")
     if len(steps) == 1 and isinstance(steps[0], str):
         return _member(steps[0])
+    walk = _walk(_split(steps)[0])
+    return lambda view: walk(view.data)
 
-    def field(view: View) -> object:
-        value = view.data
+
+def _walk(steps: tuple[str | int, ...]) -> Callable[[object], object]:
+    def walk(value: Any) -> object:
         for step in steps:
             if isinstance(step, str):
                 if type(value) is not dict:
@@ -86,7 +143,7 @@ def _path(steps: tuple[str | int, ...]) -> Field:
                 return MISSING
         return value
 
-    return field
+    return walk
 
 
 def _member(name: str) -> Field:
@@ -99,22 +156,25 @@ def _member(name: str) -> Field:
     return field
 
 
-def _steps(text: str) -> tuple[str | int, ...]:
-    steps: list[str | int] = []
+def parse_path(text: str) -> tuple[Step, ...]:
+    """The steps of a field that starts with ``data``; ``FieldSyntaxError`` if they cannot be."""
+    steps: list[Step] = []
     position = len("data")
     while position < len(text):
         if len(steps) == MAX_STEPS:
             raise FieldSyntaxError(text, position, f"at most {MAX_STEPS} steps are allowed")
         match = _STEP.match(text, position)
         if match is None:
-            raise FieldSyntaxError(text, position, _expected(text, position))
+            raise FieldSyntaxError(text, position, 'a step is .name, [0], [-1], [*] or ["key with dots"]')
         steps.append(_step(text, match))
         position = match.end()
     return tuple(steps)
 
 
-def _step(text: str, match: re.Match[str]) -> str | int:
-    name, index, key = match.group("name", "index", "key")
+def _step(text: str, match: re.Match[str]) -> Step:
+    name, index, key, every = match.group("name", "index", "key", "every")
+    if every is not None:
+        return EVERY
     if index is not None:
         return int(index)
     if key is not None:
@@ -125,12 +185,6 @@ def _step(text: str, match: re.Match[str]) -> str | int:
     if name == "*" or name != name.strip():
         raise FieldSyntaxError(text, match.start(), f"a key like this is written [{json.dumps(name)}]")
     return str(name)
-
-
-def _expected(text: str, position: int) -> str:
-    if text.startswith(("[*]", ".[*]"), position):
-        return 'the wildcard [*] is not supported; name one element, as in [0] or [-1], or use "contains"'
-    return 'a step is .name, [0], [-1] or ["key with dots"]'
 
 
 def _short(text: str) -> str:

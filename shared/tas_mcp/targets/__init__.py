@@ -15,7 +15,7 @@ from tas_mcp.targets import masking
 from tas_mcp.targets.grpc import GrpcConfig, GrpcTarget
 from tas_mcp.targets.http import HttpConfig, HttpTarget, WebhookTarget
 from tas_mcp.targets.masking import mask
-from tas_mcp.targets.target import Config, Removed, Retry, Target, check_config, check_id
+from tas_mcp.targets.target import Config, Removed, Retry, Target, check_config, check_id, check_split
 from tas_mcp.targets.tls import Tls
 from tas_mcp.validation import flaw, flaws, mended
 
@@ -108,7 +108,7 @@ def unmask(document: Any, current: AnyTarget | None) -> Any:
 
 def _check(target: AnyTarget) -> RuleSet:
     """What types alone do not say; the compiled rules."""
-    flaws = [*check_id(target.id), *target.flaws(), *check_config(target.delivery)]
+    flaws = [*check_id(target.id), *target.flaws(), *check_config(target.delivery), *check_split(target)]
     try:
         rules = compile_rules(target.rules or ())
     except Rejected as error:

@@ -7,7 +7,7 @@ from msgspec import Meta, Struct
 from tas_mcp import subjects
 from tas_mcp.durations import Duration
 from tas_mcp.errors import Flaw
-from tas_mcp.routing import Rule
+from tas_mcp.routing import FieldSyntaxError, Rule, Split, compile_field
 from tas_mcp.targets.masking import Path
 
 DEFAULT_SCHEDULE = tuple(map(Duration.parse, ("5s", "5m", "30m", "2h", "5h", "10h")))
@@ -40,7 +40,19 @@ class Target(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_
     name: str | None = None
     enabled: bool = True
     paused: bool = False
+    split_group: str | None = None
+    """Of the matching targets of one group exactly one takes the event, in proportion to the weights."""
+    weight: Annotated[int, Meta(ge=0, le=1_000_000)] = 1
+    split_key: str | None = None
+    """The field that decides which: the same value, the same target. By default, and where it is missing, the event_id."""
     rules: list[Rule] | None = None
+
+    @property
+    def split(self) -> Split | None:
+        """The target's part in its split group."""
+        if self.split_group is None:
+            return None
+        return Split(self.split_group, self.weight, compile_field(self.split_key or "event_id"))
 
 
 class Removed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="removed"):
@@ -62,3 +74,16 @@ def check_config(config: Config) -> list[Flaw]:
     if not 0 < config.timeout <= 300:
         return [Flaw("/config/timeout", "must be above 0 and at most 5m")]
     return []
+
+
+def check_split(target: Target) -> list[Flaw]:
+    flaws = []
+    group = target.split_group
+    if group is not None and (not 0 < len(group.encode()) <= 64 or not group.isprintable()):
+        flaws.append(Flaw("/split_group", "must be 1 to 64 bytes of printable text"))
+    if target.split_key is not None:
+        try:
+            compile_field(target.split_key)
+        except FieldSyntaxError as error:
+            flaws.append(Flaw("/split_key", str(error)))
+    return flaws

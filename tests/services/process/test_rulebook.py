@@ -3,13 +3,13 @@
 from services.process.rulebook import DOCUMENT_VALID, Rules
 from tas_mcp import targets
 from tas_mcp.documents import Document
-from tas_mcp.routing import Match, View
+from tas_mcp.routing import View
 from tas_mcp.targets import Removed
 from tests.services.process.rig import document, event, rule
 
 
-def matches(rules: Rules, data: bytes = b'{"amount": 150}') -> list[Match]:
-    return sorted(rules.book.route(View(event(data=data))))
+def matches(rules: Rules, data: bytes = b'{"amount": 150}') -> list[tuple[str, int, str]]:
+    return [(match.target_id, match.revision, match.rule_id) for match in rules.book.route(View(event(data=data)))]
 
 
 def valid(key: str) -> float:

@@ -77,9 +77,14 @@ def same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
+TWINS = {"ne": "eq", "not_in": "in", "not_contains": "contains"}
+
+
 def test_of(operator: str, actual: Any, value: Any) -> bool:
-    if operator in {"eq", "ne"}:
-        return same(actual, value) == (operator == "eq")
+    if operator in TWINS:
+        return not test_of(TWINS[operator], actual, value)
+    if operator == "eq":
+        return same(actual, value)
     if operator == "exists":
         return (actual is not MISSING) == (value is not False)
     if operator in ORDERINGS:
@@ -89,13 +94,30 @@ def test_of(operator: str, actual: Any, value: Any) -> bool:
         return any(same(actual, item) for item in value)
     if operator == "starts_with":
         return isinstance(actual, str) and actual[: len(value)] == value
+    if operator == "ends_with":
+        return isinstance(actual, str) and (not value or actual[-len(value) :] == value)
     assert operator == "contains"
     if isinstance(actual, str):
         return isinstance(value, str) and value in actual
     return isinstance(actual, list) and any(same(item, value) for item in actual)
 
 
+CLOUDEVENTS = {"type": "event_type", "source": "source", "id": "event_id", "time": "timestamp"}
+
+
 def holds(condition: Condition, event: Event) -> bool:
+    if condition.all is not None:
+        return all(holds(each, event) for each in condition.all)
+    if condition.any is not None:
+        return any(holds(each, event) for each in condition.any)
+    if condition.not_ is not None:
+        return not holds(condition.not_, event)
+    for texts, operator in ((condition.exact, "eq"), (condition.prefix, "starts_with"), (condition.suffix, "ends_with")):
+        if texts is not None:
+            read_as = {CLOUDEVENTS.get(name, f"metadata.{name}"): text for name, text in texts.items()}
+            return all(test_of(operator, read(field, event), text) for field, text in read_as.items())
+    assert condition.field is not None
+    assert condition.operator is not None
     return test_of(condition.operator, read(condition.field, event), condition.value) != condition.negate
 
 
@@ -133,19 +155,40 @@ def events(draw: st.DrawFn) -> Event:
 
 
 VALUES = {
-    **dict.fromkeys(["eq", "ne", "contains"], values),
+    **dict.fromkeys(["eq", "ne", "contains", "not_contains"], values),
     **dict.fromkeys(ORDERINGS, numbers | texts),
-    "in": st.lists(texts, max_size=3) | st.lists(numbers, max_size=3) | st.lists(values, max_size=3),
-    "starts_with": texts,
+    **dict.fromkeys(["in", "not_in"], st.lists(texts, max_size=3) | st.lists(numbers, max_size=3) | st.lists(values, max_size=3)),
+    **dict.fromkeys(["starts_with", "ends_with"], texts),
     "exists": st.sampled_from([None, True, False]),
 }
 
 
 @st.composite
-def conditions(draw: st.DrawFn) -> Condition:
+def leaves(draw: st.DrawFn) -> Condition:
     field = draw(st.sampled_from([*FIELDS, "event_type", "source"]))
     operator = draw(st.sampled_from(sorted(VALUES)))
     return Condition(field=field, operator=operator, value=draw(VALUES[operator]), negate=draw(st.booleans()))
+
+
+dialects = st.dictionaries(st.sampled_from(["type", "source", "id", "time", "k"]), texts, min_size=1, max_size=2)
+
+
+def conditions() -> st.SearchStrategy[Condition]:
+    return st.recursive(
+        st.one_of(
+            leaves(),
+            pins,
+            st.builds(Condition, exact=dialects),
+            st.builds(Condition, prefix=dialects),
+            st.builds(Condition, suffix=dialects),
+        ),
+        lambda inner: st.one_of(
+            st.builds(Condition, all=st.lists(inner, min_size=1, max_size=3)),
+            st.builds(Condition, any=st.lists(inner, min_size=1, max_size=3)),
+            st.builds(Condition, not_=inner),
+        ),
+        max_leaves=5,
+    )
 
 
 # What an index can use; mixed in, as chance makes too few of them.
@@ -154,7 +197,12 @@ pins = st.builds(
     field=st.sampled_from(["event_type", "source"]),
     operator=st.just("in"),
     value=st.lists(types | sources, min_size=1, max_size=3),
-) | st.builds(Condition, field=st.just("event_type"), operator=st.just("eq"), value=types)
+) | st.builds(
+    Condition,
+    field=st.sampled_from(["event_type", "source"]),
+    operator=st.sampled_from(["eq", "starts_with"]),
+    value=types | sources | st.sampled_from(["u", "us", "au"]),
+)
 
 
 @st.composite
@@ -164,7 +212,7 @@ def rule_lists(draw: st.DrawFn) -> list[Rule]:
         id=st.just(""),
         enabled=st.sampled_from([True, True, False]),
         priority=st.integers(-1, 1),
-        conditions=st.none() | st.lists(pins | conditions(), max_size=3),
+        conditions=st.none() | st.lists(conditions(), max_size=3),
     )
     drawn = draw(st.lists(rules, max_size=4))
     for i, rule in enumerate(drawn):

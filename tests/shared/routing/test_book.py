@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tas_mcp.messages import Event
-from tas_mcp.routing import Condition, Match, Route, Rule, RuleBook, RuleSet, View, compile_rules
+from tas_mcp.routing import Condition, Decision, Match, Route, Rule, RuleBook, RuleSet, View, compile_rules
 from tests.shared.routing.reference import a_view, decide, events, rule_lists
 
 
@@ -59,7 +59,7 @@ def test_only_targets_that_might_match_are_asked(field: str, monkeypatch: pytest
     asked: list[RuleSet] = []
     really = RuleSet.decide
 
-    def noted(rules: RuleSet, view: View) -> str | None:
+    def noted(rules: RuleSet, view: View) -> Decision | None:
         asked.append(rules)
         return really(rules, view)
 
@@ -76,3 +76,7 @@ def test_routes_as_asking_every_target_does(targets: dict[str, list[Rule]], even
         Match(target_id, i, rule_id) for i, (target_id, rules) in numbered if (rule_id := decide(rules, event)) is not None
     ]
     assert book.route(View(event)) == sorted(expected)
+    told = book.explain(View(event))
+    assert [each.target_id for each in told] == sorted(targets)
+    assert [(*each[:2], each.rule_id) for each in told if each.matched] == [match[:3] for match in sorted(expected)]
+    assert [each.why["matched"] for each in told] == [each.matched for each in told]

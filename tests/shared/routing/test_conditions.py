@@ -29,8 +29,8 @@ EVENT = an_event(
 
 
 def check(field: str, operator: str, value: Any = None, *, event: Event = EVENT) -> bool:
-    plain = compile_condition(Condition(field=field, operator=operator, value=value))(View(event))
-    negated = compile_condition(Condition(field=field, operator=operator, value=value, negate=True))(View(event))
+    plain = compile_condition(Condition(field=field, operator=operator, value=value)).holds(View(event))
+    negated = compile_condition(Condition(field=field, operator=operator, value=value, negate=True)).holds(View(event))
     assert type(plain) is bool
     assert negated is (not plain)
     return plain
@@ -139,7 +139,7 @@ def test_undecodable_data_is_missing() -> None:
 
 def test_attributes_leave_the_data_alone() -> None:
     view = a_view({"a": 1})
-    compile_condition(Condition(field="event_type", operator="eq", value="x"))(view)
+    compile_condition(Condition(field="event_type", operator="eq", value="x")).holds(view)
     assert view._data != {"a": 1}
     assert view.data == {"a": 1}
 
@@ -173,9 +173,7 @@ def test_refuses_a_value_that_makes_no_sense(operator: str, value: Any, detail: 
 def test_refuses_an_unknown_operator_and_says_which_there_are() -> None:
     with pytest.raises(ConditionError) as caught:
         compile_condition(Condition(field="data.x", operator="like"))
-    allowed = "eq, ne, gt, gte, lt, lte, in, contains, starts_with, exists"
-    assert caught.value.flaws == (("/operator", f"no such operator 'like'; allowed are {allowed}"),)
-    assert ", ".join(OPERATORS) == allowed
+    assert caught.value.flaws == (("/operator", f"no such operator 'like'; allowed are {', '.join(OPERATORS)}"),)
 
 
 def test_says_all_that_is_wrong() -> None:
@@ -185,7 +183,7 @@ def test_says_all_that_is_wrong() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ['{"field": "source"}', '{"field": "a", "operator": "eq", "values": 1}', '{"field": 1, "operator": "eq"}']
+    "text", ['{"all": {}}', '{"field": "a", "operator": "eq", "values": 1}', '{"field": 1, "operator": "eq"}']
 )
 def test_the_document_is_strict(text: str) -> None:
     with pytest.raises(msgspec.ValidationError):
@@ -200,4 +198,6 @@ def test_the_document_has_defaults() -> None:
 @settings(max_examples=500)
 @given(event=events(), condition=conditions())
 def test_holds_as_a_plain_evaluation_does(event: Event, condition: Condition) -> None:
-    assert compile_condition(condition)(View(event)) is holds(condition, event)
+    node, view, expected = compile_condition(condition), View(event), holds(condition, event)
+    assert node.holds(view) is expected
+    assert node.why(view)["matched"] is expected
