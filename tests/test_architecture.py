@@ -25,6 +25,7 @@ PURE = (
     "tas_mcp.schemas",
     "services.control.difference",
     "services.forward.retry",
+    "services.forward.cloudevents",
     "services.forward.formats",
     "services.ingest.heads",
     "services.ingest.paths",

@@ -1,0 +1,57 @@
+"""Events as CloudEvents, read back by the reference SDK."""
+
+import json
+
+import pytest
+from cloudevents.core.bindings.http import HTTPMessage, from_http_event
+from msgspec import Raw, structs
+
+from services.forward.cloudevents import STRUCTURED, attributes, structured, time
+from tas_mcp.messages import Event
+
+EVENT = Event(
+    event_id="e1",
+    event_type="user.created",
+    source="auth",
+    timestamp=1703001234,
+    accepted_at=9,
+    data=Raw(b'{"a": 1.0}'),
+    metadata={"correlation_id": "req-7", "subject": "user/5", "Id": "x", "type": "y", "--": "z", "tab": "a\tb", "none": ""},
+)
+ATTRIBUTES = {
+    "specversion": "1.0",
+    "id": "e1",
+    "source": "auth",
+    "type": "user.created",
+    "time": "2023-12-19T15:53:54Z",
+    "datacontenttype": "application/json",
+    "correlationid": "req-7",
+    "subject": "user/5",
+}
+
+
+def test_attributes() -> None:
+    assert attributes(EVENT) == ATTRIBUTES
+
+
+def test_the_structured_form() -> None:
+    body = structured(EVENT)
+    assert json.loads(body) == {**ATTRIBUTES, "data": {"a": 1.0}}
+    assert b'"data":{"a": 1.0}' in body, "the payload's own text"
+    assert json.loads(structured(EVENT, source="other"))["source"] == "other"
+
+
+def test_the_reference_sdk_reads_it() -> None:
+    found = from_http_event(HTTPMessage(headers={"content-type": STRUCTURED}, body=structured(EVENT)))
+    assert (found.get_id(), found.get_source(), found.get_type()) == ("e1", "auth", "user.created")
+    assert found.get_data() == {"a": 1.0}
+    assert found.get_subject() == "user/5"
+    assert found.get_extension("correlationid") == "req-7"
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "said"),
+    [(0, "1970-01-01T00:00:00Z"), (253402300799, "9999-12-31T23:59:59Z"), ("2016-12-31t23:59:60Z", "2016-12-31t23:59:60Z")],
+)
+def test_times(timestamp: int | str, said: str) -> None:
+    assert time(structs.replace(EVENT, timestamp=timestamp)) == said
