@@ -1,7 +1,8 @@
 """Events as CloudEvents 1.0. Pure.
 
 ``event_id``, ``source`` and ``event_type`` are ``id``, ``source`` and ``type``; metadata becomes extension attributes
-(``subject`` and ``dataschema`` themselves), its names bare of what an attribute's may not have: ``correlation_id`` goes as ``correlationid``.
+(``subject`` and ``dataschema`` themselves), its names bare of what an attribute's may not have: ``correlation_id`` goes as
+``correlationid``.
 """
 
 import re
