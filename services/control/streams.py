@@ -1,4 +1,4 @@
-"""What the broker should hold, as tables: the streams, the bucket and the consumers, in the server's own words. Pure."""
+"""What the broker should hold, as tables: the streams, the buckets and the consumers, in the server's own words. Pure."""
 
 from typing import Any
 
@@ -10,8 +10,10 @@ SECOND = 1_000_000_000
 HOUR = 3600 * SECOND
 
 HISTORY = 64
+SCHEMA_HISTORY = 8
 MAX_CONSUMERS = 20_000
 TARGETS_STREAM = subjects.bucket_stream(subjects.TARGETS_BUCKET)
+SCHEMAS_STREAM = subjects.bucket_stream(subjects.SCHEMAS_BUCKET)
 
 SHARES = {
     subjects.EVENTS: 0.40,
@@ -21,6 +23,7 @@ SHARES = {
     subjects.AUDIT: 0.04,
     subjects.REJECTED: 0.02,
     TARGETS_STREAM: 0.01,
+    SCHEMAS_STREAM: 0.01,
 }
 """The part of ``store_bytes`` that each stream may use. What is left is room for the broker's own files: a store full to the brim
 could not even take the outcome that lets a delivery be acked."""
@@ -49,16 +52,15 @@ def streams(settings: Settings) -> list[dict[str, Any]]:
         },
         subjects.OUTCOMES: {"subjects": [subjects.ALL_OUTCOMES], "discard": "old", "max_age": 72 * HOUR},
         subjects.DEAD: {"subjects": [subjects.ALL_DEAD], "discard": "new", "max_age": 30 * 24 * HOUR, "allow_direct": True},
-        subjects.REJECTED: {"subjects": [subjects.ALL_REJECTED], "discard": "old", "max_age": 7 * 24 * HOUR},
-        subjects.AUDIT: {"subjects": [subjects.ALL_AUDIT], "discard": "old", "deny_delete": True, "deny_purge": True},
-        TARGETS_STREAM: {
-            "subjects": [subjects.bucket_keys(subjects.TARGETS_BUCKET)],
-            "discard": "new",
-            "max_msgs_per_subject": HISTORY,
+        subjects.REJECTED: {
+            "subjects": [subjects.ALL_REJECTED],
+            "discard": "old",
+            "max_age": 7 * 24 * HOUR,
             "allow_direct": True,
-            "deny_delete": True,
-            "allow_rollup_hdrs": True,
         },
+        subjects.AUDIT: {"subjects": [subjects.ALL_AUDIT], "discard": "old", "deny_delete": True, "deny_purge": True},
+        TARGETS_STREAM: _bucket(subjects.TARGETS_BUCKET, HISTORY),
+        SCHEMAS_STREAM: _bucket(subjects.SCHEMAS_BUCKET, SCHEMA_HISTORY),
     }
     deliveries = {
         "name": subjects.DELIVERIES,
@@ -72,6 +74,17 @@ def streams(settings: Settings) -> list[dict[str, Any]]:
     }
     found = [{"name": name, "retention": "limits", "max_bytes": share(settings, name), **rest} for name, rest in limited.items()]
     return [{"storage": "file", "num_replicas": settings.replicas, **each} for each in (*found, deliveries)]
+
+
+def _bucket(bucket: str, history: int) -> dict[str, Any]:
+    return {
+        "subjects": [subjects.bucket_keys(bucket)],
+        "discard": "new",
+        "max_msgs_per_subject": history,
+        "allow_direct": True,
+        "deny_delete": True,
+        "allow_rollup_hdrs": True,
+    }
 
 
 def update(current: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any] | None:

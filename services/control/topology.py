@@ -1,4 +1,4 @@
-"""Makes the streams, the bucket and the fixed consumer, and keeps them as they should be: after each connect, and now and then.
+"""Makes the streams, the buckets and the fixed consumer, and keeps them as they should be: after each connect, and now and then.
 
 Only ``control`` makes any; the other services wait for theirs. What is there already is brought to what is wanted, never emptied
 and never replaced.

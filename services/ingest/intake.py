@@ -10,6 +10,7 @@ from collections.abc import Callable
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from services.ingest.ids import uuid7
+from services.ingest.schemas import Schemas
 from services.ingest.submission import Limits, read
 from tas_mcp import subjects, telemetry
 from tas_mcp.broker import Publisher
@@ -58,8 +59,9 @@ class Counted:
 class Intake:
     """Checks and stores events for all protocols."""
 
-    def __init__(self, publisher: Publisher, limits: Limits) -> None:
+    def __init__(self, publisher: Publisher, limits: Limits, schemas: Schemas) -> None:
         self._publisher = publisher
+        self._schemas = schemas
         self.limits = limits
 
     async def room(self) -> None:
@@ -82,7 +84,9 @@ class Intake:
             settle(answer)
 
         try:
-            event = read(body, self.limits, time.time_ns(), uuid7)
+            event, data = read(body, self.limits, time.time_ns(), uuid7)
+            if self._schemas.active:
+                self._schemas.check(event, data)
             key = event_key(event.source, event.event_id)
             self._publisher.publish(subjects.events(event.event_type), encode(event), stored, msg_id=key)
         except (Rejected, Unavailable) as error:

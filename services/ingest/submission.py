@@ -48,8 +48,9 @@ _decode = msgspec.json.Decoder(Submission).decode
 _decode_any = msgspec.json.Decoder().decode
 
 
-def read(body: bytes | Raw, limits: Limits, now_ns: int, new_id: Callable[[int], str]) -> Event:
-    """Check one submitted event; ``now_ns`` is the time of its acceptance, ``new_id`` makes an id where it has none.
+def read(body: bytes | Raw, limits: Limits, now_ns: int, new_id: Callable[[int], str]) -> tuple[Event, object]:
+    """Check one submitted event; ``now_ns`` is the time of its acceptance, ``new_id`` makes an id where it has none. The second
+    answer is its data, decoded: that of the classic form is what the string holds.
 
     Raises:
         Rejected: ``INVALID_EVENT`` or ``EVENT_TOO_LARGE``.
@@ -73,9 +74,8 @@ def read(body: bytes | Raw, limits: Limits, now_ns: int, new_id: Callable[[int],
         _check_text("/event_id", event_id, MAX_ID_BYTES)
     if metadata:
         _check_metadata(metadata, limits.metadata)
-    if data is not JSON_NULL:
-        _check_data(data, limits.depth)
-    return Event(
+    value = None if data is JSON_NULL else _check_data(data, limits.depth)
+    event = Event(
         event_id=event_id,
         event_type=event_type,
         source=source,
@@ -84,6 +84,7 @@ def read(body: bytes | Raw, limits: Limits, now_ns: int, new_id: Callable[[int],
         data=data,
         metadata=metadata or {},
     )
+    return event, value
 
 
 def _timestamp(value: int | str | None, now_ns: int) -> int | str:
@@ -136,8 +137,8 @@ def _check_metadata(metadata: dict[str, str], limit: int) -> None:
             _refuse(pointer, "must not contain control characters")
 
 
-def _check_data(data: Raw, limit: int) -> None:
-    """``Raw`` was skipped over, not read: numbers out of range, bad UTF-8 and depth show only now."""
+def _check_data(data: Raw, limit: int) -> object:
+    """The data, decoded. ``Raw`` was skipped over, not read: numbers out of range, bad UTF-8 and depth show only now."""
     try:
         value = _decode_any(data)
         text = memoryview(data)
@@ -150,6 +151,7 @@ def _check_data(data: Raw, limit: int) -> None:
     raw = bytes(text)
     if raw.count(b"{") + raw.count(b"[") > limit and _deeper(value, limit):
         _refuse("/data", f"is nested deeper than {limit} levels")
+    return value
 
 
 def _classic(text: str) -> object:

@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from services.process.pipeline import Pipeline
-from services.process.presence import Announcer
 from services.process.room import Room
 from services.process.rulebook import Rules
 from services.process.settings import Settings
@@ -12,6 +11,7 @@ from tas_mcp import subjects
 from tas_mcp.broker import JetStream, Publisher, Puller
 from tas_mcp.documents import Document, Follower
 from tas_mcp.outcomes import Outcomes
+from tas_mcp.presence import Announcer
 from tas_mcp.service import Runtime, run
 
 
@@ -19,7 +19,7 @@ from tas_mcp.service import Runtime, run
 async def process(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     connection, ops = runtime.connection, runtime.ops
     rules = Rules()
-    announcer = Announcer(connection, runtime.name, rules)
+    announcer = Announcer(connection, runtime.name, lambda: rules.revision)
 
     async def changed(documents: Sequence[Document]) -> None:
         await rules.use(documents)
@@ -31,7 +31,7 @@ async def process(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     room = Room(JetStream(connection), rules, lambda high: puller.pause() if high else puller.resume())
     pipeline = Pipeline(publisher, outcomes, rules, room.full)
     puller = Puller(connection, subjects.EVENTS, subjects.PROCESS, pipeline.handle, limit=settings.in_flight)
-    ops.check("targets", lambda: targets.trouble)
+    ops.check("targets", lambda: targets.trouble, rules.faults.note)
     ops.check("events", lambda: puller.trouble)
     ops.check("outcomes", lambda: outcomes.trouble)
     ops.check("room", lambda: room.trouble)

@@ -2,15 +2,11 @@
 
 from collections.abc import Sequence
 
-from tas_mcp import targets, telemetry
-from tas_mcp.documents import Document
+from tas_mcp import targets
+from tas_mcp.documents import Document, Faults
 from tas_mcp.errors import Rejected
 from tas_mcp.routing import Route, RuleBook
 from tas_mcp.targets import AnyTarget, Removed
-
-log = telemetry.logger("rules")
-
-DOCUMENT_VALID = telemetry.gauge("mcp_document_valid", "0 while the newest revision of a document cannot be used", ["document"])
 
 
 class Rules:
@@ -20,6 +16,7 @@ class Rules:
         self.book = RuleBook.build(())
         self.revision = 0
         self.targets: dict[str, AnyTarget] = {}
+        self.faults = Faults("targets")
         self._routes: dict[str, Route] = {}
 
     async def use(self, changes: Sequence[Document]) -> None:
@@ -28,10 +25,9 @@ class Rules:
             self.revision = max(self.revision, change.revision)
             try:
                 self._change(change)
-                DOCUMENT_VALID.labels(change.key).set(1)
+                self.faults.clear(change.key)
             except Rejected as error:
-                DOCUMENT_VALID.labels(change.key).set(0)
-                log.error("target not valid, the old one stays", target=change.key, revision=change.revision, detail=str(error))
+                self.faults.add(change, error)
         self.book = RuleBook.build(self._routes.values())
 
     def _change(self, change: Document) -> None:

@@ -13,11 +13,14 @@ from typing import NamedTuple
 
 from tas_mcp import subjects, telemetry
 from tas_mcp.broker import BrokerError, Connection, JetStream, Message
-from tas_mcp.errors import Unavailable
+from tas_mcp.errors import Rejected, Unavailable
 
 log = telemetry.logger("documents")
 
+VALID = telemetry.gauge("mcp_document_valid", "0 while the newest revision of a document cannot be used", ["document"])
+
 LOOK_SECONDS = 1.0
+SHOWN_FAULTS = 5
 
 
 class Document(NamedTuple):
@@ -47,9 +50,43 @@ async def everything(jetstream: JetStream, bucket: str) -> list[Document]:
     return [document(message) for message in await jetstream.last_of(stream, list(keys))]
 
 
+class Faults:
+    """The documents of one kind whose newest revision cannot be used, so that their predecessors stay in force."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._details: dict[str, str] = {}
+
+    def clear(self, key: str) -> None:
+        """The newest revision is in force."""
+        self._details.pop(key, None)
+        VALID.labels(f"{self._kind}/{key}").set(1)
+
+    def add(self, found: Document, error: Rejected) -> None:
+        """It cannot be used."""
+        self._details[found.key] = f"{found.key!r} revision {found.revision}: {error.detail}"
+        VALID.labels(f"{self._kind}/{found.key}").set(0)
+        log.error(
+            "document not valid, the old one stays",
+            kind=self._kind,
+            document=found.key,
+            revision=found.revision,
+            detail=error.detail,
+        )
+
+    def note(self) -> str:
+        """What people should know, or ``""``."""
+        if not self._details:
+            return ""
+        shown = "; ".join(list(self._details.values())[:SHOWN_FAULTS])
+        more = f" (and {len(self._details) - SHOWN_FAULTS} more)" if len(self._details) > SHOWN_FAULTS else ""
+        return f"not valid, the old ones stay in force: {shown}{more}"
+
+
 class Follower:
-    """Follows one bucket. ``changed`` gets every document once at the start, then each change, in the order of revisions, one
-    call at a time. ``trouble`` says why the bucket cannot be read, or ``""``; ``loaded`` is set after the first whole read."""
+    """Follows one bucket. ``changed`` gets every document (there may be none) once at the start, then each change, in the order
+    of revisions, one call at a time. ``trouble`` says why the bucket cannot be read, or ``""``; ``loaded`` is set after the first
+    whole read."""
 
     def __init__(self, connection: Connection, bucket: str, changed: Changed) -> None:
         self._connection = connection
@@ -101,7 +138,7 @@ class Follower:
         present = {each.key for each in found}
         gone = [Document(key, last, None) for key in self._known if key not in present]
         new = sorted((each for each in found if self._known.get(each.key) != each.revision), key=lambda each: each.revision)
-        if new or gone:
+        if new or gone or not self.loaded.is_set():
             await self._changed([*new, *gone])
         self._known = {each.key: each.revision for each in found}
         self._last = max(self._known.values(), default=last)

@@ -70,6 +70,24 @@ class DeadLetter(Struct, kw_only=True, omit_defaults=True):
     delivery: Delivery
 
 
+class EventError(Struct):
+    """One thing that is wrong in an event: where (a JSON pointer) and what."""
+
+    pointer: str
+    detail: str
+
+
+class RefusedEvent(Struct, kw_only=True, omit_defaults=True):
+    """An event refused by a schema, as it stands in REJECTED: the event as it would have been stored, what is wrong with it, and
+    the name and revision of the schema. ``at`` is Unix seconds."""
+
+    event: Raw
+    errors: list[EventError]
+    schema: str
+    revision: int
+    at: float
+
+
 class RoutedTo(Struct, array_like=True):
     """One target that an event was routed to, and what decided it."""
 
@@ -106,7 +124,7 @@ class Attempted(Struct, array_like=True):
 
 
 class Presence(Struct):
-    """A replica says that it lives, and which revision of the targets it has in force; or that it leaves."""
+    """A replica says that it lives, and which revision of the documents that it follows it has in force; or that it leaves."""
 
     service: str
     instance: str
@@ -126,6 +144,7 @@ encode = msgspec.json.Encoder().encode
 decode_event = msgspec.json.Decoder(Event).decode
 decode_delivery = msgspec.json.Decoder(Delivery).decode
 decode_presence = msgspec.json.Decoder(Presence).decode
+decode_refused = msgspec.json.Decoder(RefusedEvent).decode
 decode_dead_letter = msgspec.json.Decoder(DeadLetter).decode
 
 

@@ -20,15 +20,15 @@ Check = Callable[[], str]
 class Ops:
     """The state that the routes of ``routes`` show. Services add a check for each thing they depend on."""
 
-    def __init__(self, prefix: str = "", checks: dict[str, Check] | None = None) -> None:
+    def __init__(self, prefix: str = "", checks: dict[str, tuple[Check, Check]] | None = None) -> None:
         self._started_at = time.monotonic()
         self._prefix = prefix
-        self._checks: dict[str, Check] = {} if checks is None else checks
+        self._checks: dict[str, tuple[Check, Check]] = {} if checks is None else checks
         self.serving = False
 
-    def check(self, name: str, check: Check) -> None:
-        """Count ``name`` as a dependency of readiness."""
-        self._checks[self._prefix + name] = check
+    def check(self, name: str, check: Check, note: Check = lambda: "") -> None:
+        """Count ``name`` as a dependency of readiness. ``note`` says what people should know of it while it is up."""
+        self._checks[self._prefix + name] = check, note
 
     def part(self, name: str) -> "Ops":
         """The ops of one of several services in this process: its checks count here, under ``name``."""
@@ -36,10 +36,12 @@ class Ops:
 
     def readiness(self) -> tuple[bool, dict[str, dict[str, str]]]:
         """Whether all is well, and the state of each check."""
-        results = {name: check() for name, check in self._checks.items()}
-        results["serving"] = "" if self.serving else "starting or draining"
-        checks = {name: {"status": "down" if trouble else "up", "detail": trouble} for name, trouble in results.items()}
-        return not any(results.values()), checks
+        results = {name: (check(), note()) for name, (check, note) in self._checks.items()}
+        results["serving"] = "" if self.serving else "starting or draining", ""
+        checks = {
+            name: {"status": "down" if trouble else "up", "detail": trouble or note} for name, (trouble, note) in results.items()
+        }
+        return not any(trouble for trouble, _ in results.values()), checks
 
     def routes(self, *, metrics: bool) -> list[web.RouteDef]:
         """The routes, of which ``/metrics`` only where asked for."""

@@ -26,6 +26,7 @@ ROUTED = "tas.outcomes.routed"
 ATTEMPTS = "tas.outcomes.attempts"
 
 TARGETS_BUCKET = "tas_targets"
+SCHEMAS_BUCKET = "tas_schemas"
 
 HIGH_WATER = "tas_high_water_bytes"
 """The metadata of DELIVERIES in which ``control`` writes the bytes above which ``process`` takes on no event."""
@@ -68,7 +69,7 @@ def text(encoded: str) -> str:
 
 @lru_cache(maxsize=65_536)
 def events(event_type: str) -> str:
-    return "tas.events." + ".".join(token(part) for part in event_type.split("."))
+    return "tas.events." + _tokens(event_type)
 
 
 def event_type(subject: str) -> str:
@@ -93,6 +94,11 @@ def dead(target_id: str) -> str:
     return "tas.dead." + token(target_id)
 
 
+@lru_cache(maxsize=65_536)
+def rejected(event_type: str) -> str:
+    return "tas.rejected." + _tokens(event_type)
+
+
 def target_id(subject: str) -> str:
     """The target of a delivery, retry or dead-letter subject."""
     return text(subject.split(".")[2])
@@ -102,6 +108,10 @@ def target_id(subject: str) -> str:
 def forward_consumer(target_id: str) -> str:
     """The durable consumer of one target's lane on DELIVERIES."""
     return FORWARD_PREFIX + token(target_id)
+
+
+def _tokens(event_type: str) -> str:
+    return ".".join(token(part) for part in event_type.split("."))
 
 
 def presence(service: str, instance: str) -> str:

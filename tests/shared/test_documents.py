@@ -7,7 +7,8 @@ import pytest
 
 from tas_mcp import documents as module
 from tas_mcp import subjects, targets
-from tas_mcp.documents import Document, Follower
+from tas_mcp.documents import VALID, Document, Faults, Follower
+from tas_mcp.errors import Rejected
 from tas_mcp.targets import Removed
 from tests.nats_server import NatsServer
 from tests.shared.rig import Broker, linked, until
@@ -112,7 +113,7 @@ async def test_a_missing_bucket_is_named_and_waited_for(nats: NatsServer) -> Non
         await broker.lay_out()
         await until(follower.loaded.is_set)
         assert follower.trouble == ""
-        assert seen.calls == [], "an empty bucket has no documents"
+        assert seen.calls == [[]], "an empty bucket has no documents"
         await put(broker, "a", b"1")
         await until(lambda: seen.now == {"a": b"1"})
 
@@ -128,3 +129,20 @@ async def test_a_handler_that_fails_is_asked_again(nats: NatsServer) -> None:
             await until(follower.loaded.is_set)
             await put(broker, "a", b"2")
             await until(lambda: seen.now == {"a": b"2"})
+
+
+def test_faults_are_noted_until_they_are_mended() -> None:
+    def valid(key: str) -> float:
+        return VALID.labels(f"things/{key}")._value.get()  # type: ignore[no-any-return]
+
+    faults = Faults("things")
+    assert faults.note() == ""
+    for number in range(7):
+        faults.add(Document(f"k{number}", number, b""), Rejected("INVALID_THING", "no good"))
+    faults.clear("fine")
+    assert faults.note().startswith("not valid, the old ones stay in force: 'k0' revision 0: no good; 'k1'")
+    assert faults.note().endswith("(and 2 more)")
+    assert (valid("k0"), valid("fine")) == (0, 1)
+    for number in range(7):
+        faults.clear(f"k{number}")
+    assert (faults.note(), valid("k0")) == ("", 1)

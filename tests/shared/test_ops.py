@@ -79,3 +79,16 @@ async def test_metrics() -> None:
 async def test_no_metrics_on_the_public_port() -> None:
     async with served(Ops(), metrics=False) as session, session.get("/metrics") as answer:
         assert answer.status == 404
+
+
+def test_a_note_is_shown_and_takes_nobody_down() -> None:
+    ops, trouble = Ops(), {"targets": ""}
+    ops.check("targets", lambda: trouble["targets"], lambda: "one of them is not valid")
+    ops.serving = True
+    assert ops.readiness() == (
+        True,
+        {"targets": {"status": "up", "detail": "one of them is not valid"}, "serving": {"status": "up", "detail": ""}},
+    )
+    trouble["targets"] = "away"
+    ready, checks = ops.readiness()
+    assert (ready, checks["targets"]) == (False, {"status": "down", "detail": "away"})

@@ -13,6 +13,7 @@ from aiohttp import web
 from services.ingest.express import Express
 from services.ingest.http import routes
 from services.ingest.intake import Intake
+from services.ingest.schemas import Schemas
 from services.ingest.settings import Settings
 from services.ingest.submission import Limits
 from tas_mcp.broker import Publisher
@@ -71,7 +72,10 @@ class Lane(NamedTuple):
 def parts(store: Store, *, express: bool, **changes: Any) -> tuple[web.Application, Express | None]:
     """The application of the event routes, and what is before it."""
     settings = Settings(**changes)
-    intake = Intake(cast(Publisher, store), Limits(settings.max_event_bytes, settings.max_depth, settings.max_metadata))
+    publisher = cast(Publisher, store)
+    schemas = Schemas(publisher)
+    schemas.use([])
+    intake = Intake(publisher, Limits(settings.max_event_bytes, settings.max_depth, settings.max_metadata), schemas)
     front = Express(settings, intake) if express else None
     ours = [*routes(settings, intake, front), *Ops().routes(metrics=False)]
     return application(ours, settings.max_batch_bytes + 1), front

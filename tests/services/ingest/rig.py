@@ -51,12 +51,13 @@ class Rig(NamedTuple):
 
 
 @asynccontextmanager
-async def serving(url: str, **changes: Any) -> AsyncIterator[Rig]:
-    """Serve, the streams in place."""
+async def serving(url: str, *, lay_out: bool = True, **changes: Any) -> AsyncIterator[Rig]:
+    """Serve, the streams in place (where they are not to be made by the test)."""
     settings = Settings(nats_url=url, **changes)
     runtime = Runtime("ingest", settings, Ops())
     async with linked(url) as broker, runtime.running():
-        await broker.lay_out()
+        if lay_out:
+            await broker.lay_out()
         await runtime.connection.ready()
         async with ingest(settings, runtime):
             app = application([*runtime.routes, *runtime.ops.routes(metrics=False)], runtime.max_body)

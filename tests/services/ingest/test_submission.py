@@ -22,7 +22,7 @@ JSON = st.recursive(
 
 
 def read_now(body: bytes, limits: Limits = LIMITS) -> Event:
-    return read(body, limits, NOW, lambda now: f"made-{now}")
+    return read(body, limits, NOW, lambda now: f"made-{now}")[0]
 
 
 def event(**members: Any) -> bytes:

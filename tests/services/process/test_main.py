@@ -76,6 +76,18 @@ async def test_a_changed_target_is_in_force_and_announced(nats: NatsServer) -> N
             await until(lambda: heard[-1].leaving)
 
 
+async def test_an_invalid_target_is_seen_in_the_details_of_readiness(nats: NatsServer) -> None:
+    async with prepared(nats.url) as broker, processing(nats.url, broker) as rig:
+        await save(broker, document("a"))
+        await until(lambda: rig.ops.readiness()[1]["targets"] == {"status": "up", "detail": ""})
+        await broker.publisher.store(subjects.bucket_key(subjects.TARGETS_BUCKET, "a"), b"{")
+        await until(lambda: "'a' revision 2" in rig.ops.readiness()[1]["targets"]["detail"])
+        assert rig.ops.readiness()[1]["targets"]["status"] == "up"
+        await rig.accept(event())
+        await until(rig.idle)
+        assert [delivery.revision for _, delivery in await rig.deliveries()] == [1]
+
+
 async def test_events_handed_out_again_make_no_second_delivery(nats: NatsServer) -> None:
     async with prepared(nats.url) as broker:
         await save(broker, document("a"))

@@ -1,8 +1,8 @@
 """The rules in force: a document is taken as a whole or not at all."""
 
-from services.process.rulebook import DOCUMENT_VALID, Rules
+from services.process.rulebook import Rules
 from tas_mcp import targets
-from tas_mcp.documents import Document
+from tas_mcp.documents import VALID, Document
 from tas_mcp.routing import View
 from tas_mcp.targets import Removed
 from tests.services.process.rig import document, event, rule
@@ -13,7 +13,7 @@ def matches(rules: Rules, data: bytes = b'{"amount": 150}') -> list[tuple[str, i
 
 
 def valid(key: str) -> float:
-    return DOCUMENT_VALID.labels(key)._value.get()  # type: ignore[no-any-return]
+    return VALID.labels(f"targets/{key}")._value.get()  # type: ignore[no-any-return]
 
 
 async def test_an_empty_book_routes_nothing() -> None:

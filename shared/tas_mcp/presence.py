@@ -1,12 +1,11 @@
-"""Tells the others that this replica lives, and which revision of the rules it has in force: every second, after each change, and
-when asked."""
+"""Tells the others that this replica lives, and which revision of its documents it has in force: every second, after each change,
+and when asked."""
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from services.process.rulebook import Rules
 from tas_mcp import subjects
 from tas_mcp.broker import Connection
 from tas_mcp.errors import Unavailable
@@ -16,17 +15,17 @@ BEAT_SECONDS = 1.0
 
 
 class Announcer:
-    """Announces one replica."""
+    """Announces one replica. ``revision`` says what it has in force."""
 
-    def __init__(self, connection: Connection, service: str, rules: Rules) -> None:
+    def __init__(self, connection: Connection, service: str, revision: Callable[[], int]) -> None:
         self._connection = connection
-        self._rules = rules
+        self._revision = revision
         self._service = service
         self._instance = secrets.token_hex(6)
 
     def announce(self, leaving: bool = False) -> None:
         """Tell it now; without a link nobody would hear it."""
-        presence = Presence(self._service, self._instance, self._rules.revision, leaving)
+        presence = Presence(self._service, self._instance, self._revision(), leaving)
         try:
             self._connection.send(subjects.presence(self._service, self._instance), encode(presence))
         except Unavailable:
