@@ -38,15 +38,15 @@ PURE_REQUIRED = ("tas_mcp.messages", "tas_mcp.subjects", "tas_mcp.errors", "tas_
 
 PURE_LIBRARIES = frozenset(
     """
-    __future__ abc base64 binascii bisect collections contextlib copy dataclasses datetime decimal difflib enum fnmatch
-    functools hashlib heapq hmac ipaddress itertools json keyword math operator random re string struct textwrap types
+    __future__ abc base64 binascii bisect collections contextlib contextvars copy dataclasses datetime decimal difflib enum
+    fnmatch functools hashlib heapq hmac ipaddress itertools json keyword math operator random re string struct sys textwrap types
     typing unicodedata urllib.parse zlib
     cel httptools jsonata jsonschema_rs liquid msgspec re2
     """.split()
 )
 
 IMPURE = re.compile(
-    r"time\.|random\.(?!Random$)|datetime\.(datetime|date)\.(now|utcnow|today)$|(open|input|print|exec|eval|__import__)$"
+    r"time\.|random\.(?!Random$)|sys\.(?![gs]etrecursionlimit$)|datetime\.(datetime|date)\.(now|utcnow|today)$|(open|input|print|exec|eval|__import__)$"
 )
 """Names that a pure module does not speak. ``random.Random`` may be named (as a type), not made."""
 
@@ -240,6 +240,7 @@ def source(name: str, text: str, *, is_package: bool = False) -> Module:
         (pure_does_no_io, "tas_mcp.routing.rules", "from datetime import datetime as d, UTC\nd.now(UTC)"),
         (pure_does_no_io, "tas_mcp.routing.rules", "import datetime\ndatetime.date.today()"),
         (pure_does_no_io, "services.forward.retry", "open('/etc/passwd')"),
+        (pure_does_no_io, "tas_mcp.routing.rules", "import sys\nsys.stdout.write('x')"),
         (libraries_have_one_owner, "tas_mcp.documents", "import nats"),
         (libraries_have_one_owner, "services.ingest.http", "from nats.js import api"),
         (libraries_have_one_owner, "services.ingest.http", "from prometheus_client import Counter"),

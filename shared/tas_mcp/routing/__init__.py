@@ -15,6 +15,7 @@ from tas_mcp.routing.conditions import Condition, ConditionError, Node, Why, com
 from tas_mcp.routing.fields import FieldSyntaxError, compile_field
 from tas_mcp.routing.operators import OPERATORS
 from tas_mcp.routing.rules import Decision, Rule, RuleSet, compile_rules
+from tas_mcp.routing.transforms import Output, Reshape, Transform, TransformError, TransformFailed, compile_transform
 from tas_mcp.routing.view import MISSING, Missing, View, payload_text
 
 __all__ = [
@@ -28,15 +29,21 @@ __all__ = [
     "Match",
     "Missing",
     "Node",
+    "Output",
+    "Reshape",
     "Route",
     "Rule",
     "RuleBook",
     "RuleSet",
     "Split",
+    "Transform",
+    "TransformError",
+    "TransformFailed",
     "View",
     "Why",
     "compile_condition",
     "compile_field",
     "compile_rules",
+    "compile_transform",
     "payload_text",
 ]
