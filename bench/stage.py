@@ -108,7 +108,11 @@ class Stage:
     def service(self, name: str, cores: set[int], **settings: Any) -> None:
         self._ops[name] = free_port()
         ports = {"ingest": self.http_port, "control": self.control_port}
-        env = {"TAS_NATS_URL": f"nats://127.0.0.1:{self.nats_port}", "TAS_OPS_PORT": str(self._ops[name])}
+        env = {
+            "TAS_NATS_URL": f"nats://127.0.0.1:{self.nats_port}",
+            "TAS_OPS_PORT": str(self._ops[name]),
+            "TAS_ALLOWED_NETWORKS": "127.0.0.0/8",
+        }
         if name in ports:
             env["TAS_HTTP_PORT"] = str(ports[name])
         env |= {f"TAS_{key.upper()}": str(value) for key, value in settings.items()}

@@ -24,6 +24,7 @@ PURE = (
     "tas_mcp.routing",
     "tas_mcp.schemas",
     "services.control.difference",
+    "services.forward.addresses",
     "services.forward.retry",
     "services.forward.cloudevents",
     "services.forward.formats",

@@ -35,6 +35,8 @@ SERVICES: dict[str, tuple[Any, Any]] = {
     "ingest": (IngestSettings, ingest),
 }
 DEMO_TARGET = "demo"
+LOOPBACK = "127.0.0.0/8,::1"
+"""Where a laptop's targets are."""
 
 
 class Options(Struct, frozen=True, kw_only=True):
@@ -70,7 +72,12 @@ async def dev(options: Options, say: Callable[[str], None], show: Callable[[str,
         else:
             data = options.data.expanduser().resolve()
         url = await outer.enter_async_context(broker.embedded(data, options.nats_port))
-        environ = {**os.environ, "TAS_NATS_URL": url, "TAS_STORE_BYTES": str(broker.store_bytes(data))}
+        environ = {
+            "TAS_ALLOWED_NETWORKS": LOOPBACK,
+            **os.environ,
+            "TAS_NATS_URL": url,
+            "TAS_STORE_BYTES": str(broker.store_bytes(data)),
+        }
         async with AsyncExitStack() as stack:
             runtimes = []
             for name, (kind, service) in SERVICES.items():

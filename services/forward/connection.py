@@ -3,7 +3,7 @@
 It does what a delivery needs and nothing else: one write per request, keep-alive, answers read by llhttp (strict), the first
 bytes of a body kept, the rest read up to a bound. What it will not do: redirects, cookies, compression, proxies, pipelining.
 
-The host is resolved here, and the address that was looked at is the one that is connected to.
+The host is resolved by the guard, and the address that it looked at is the one that is connected to.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from typing import NamedTuple, cast
 import aiohappyeyeballs
 import httptools
 
+from services.forward.guard import AddrInfo, Guard
 from services.forward.verdict import Failed
 
 KEPT_BYTES = 1024
@@ -177,12 +178,13 @@ class Connection(asyncio.Protocol):
 class Pool:
     """The connections to one endpoint. The last used is used first, so that those not needed go idle and are closed."""
 
-    def __init__(self, endpoint: Endpoint, connect_seconds: float) -> None:
+    def __init__(self, endpoint: Endpoint, connect_seconds: float, guard: Guard) -> None:
         self._endpoint = endpoint
         self._connect_seconds = connect_seconds
+        self._guard = guard
         self._idle: list[Connection] = []
         self._busy: set[Connection] = set()
-        self._addresses: Sequence[aiohappyeyeballs.AddrInfoType] = ()
+        self._addresses: Sequence[AddrInfo] = ()
         self._resolved_at = float("-inf")
 
     async def request(self, data: bytes) -> Answer:
@@ -193,6 +195,7 @@ class Pool:
 
         Raises:
             Failed: no connection, or no whole answer.
+            Refused: the guard does not let it through.
         """
         connection = self._last_used()
         if connection is not None:
@@ -262,10 +265,9 @@ class Pool:
             raise Failed(0, f"no connection to {endpoint.host}:{endpoint.port}: {error}") from None
         return connection
 
-    async def _resolve(self) -> Sequence[aiohappyeyeballs.AddrInfoType]:
+    async def _resolve(self) -> Sequence[AddrInfo]:
         if time.monotonic() - self._resolved_at > DNS_SECONDS:
-            loop = asyncio.get_running_loop()
-            self._addresses = await loop.getaddrinfo(self._endpoint.host, self._endpoint.port, type=socket.SOCK_STREAM)
+            self._addresses = await self._guard.resolve(self._endpoint.host, self._endpoint.port)
             self._resolved_at = time.monotonic()
         return self._addresses
 

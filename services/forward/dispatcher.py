@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from services.forward.guard import Guard
 from services.forward.lane import Lane
 from tas_mcp import targets, telemetry
 from tas_mcp.broker import Connection, Publisher
@@ -19,10 +20,11 @@ SHOWN = 3
 class Dispatcher:
     """Holds the lanes of all targets."""
 
-    def __init__(self, connection: Connection, publisher: Publisher, outcomes: Outcomes) -> None:
+    def __init__(self, connection: Connection, publisher: Publisher, outcomes: Outcomes, guard: Guard) -> None:
         self._connection = connection
         self._publisher = publisher
         self._outcomes = outcomes
+        self._guard = guard
         self._lanes: dict[str, tuple[Lane, AsyncExitStack]] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -59,7 +61,7 @@ class Dispatcher:
         if change.key in self._lanes:
             await self._lanes[change.key][0].use(target)
             return
-        lane, stack = Lane(self._connection, self._publisher, self._outcomes, target), AsyncExitStack()
+        lane, stack = Lane(self._connection, self._publisher, self._outcomes, self._guard, target), AsyncExitStack()
         await stack.enter_async_context(lane.running())
         self._lanes[change.key] = lane, stack
 

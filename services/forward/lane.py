@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Raw
 
 from services.forward.counted import Counted
+from services.forward.guard import Guard
 from services.forward.retry import rfc3339, wait
 from services.forward.targets import Sender, open_sender
 from services.forward.verdict import Failed, Refused
@@ -52,7 +53,10 @@ ERROR_CHARACTERS = 300
 class Lane:
     """Delivers to one target. ``use`` changes the target while it runs."""
 
-    def __init__(self, connection: Connection, publisher: Publisher, outcomes: Outcomes, target: AnyTarget | Removed) -> None:
+    def __init__(
+        self, connection: Connection, publisher: Publisher, outcomes: Outcomes, guard: Guard, target: AnyTarget | Removed
+    ) -> None:
+        self._guard = guard
         self._jetstream = JetStream(connection)
         self._publisher = publisher
         self._outcomes = outcomes
@@ -83,7 +87,7 @@ class Lane:
         """Take the target as it is now: its new connections are opened first, the old ones closed when nothing can use them any
         more."""
         senders = AsyncExitStack()
-        sender = None if isinstance(target, Removed) else await senders.enter_async_context(open_sender(target))
+        sender = None if isinstance(target, Removed) else await senders.enter_async_context(open_sender(target, self._guard))
         old, seconds = self._senders, 0.0 if isinstance(self._target, Removed) else self._target.delivery.timeout
         self._target, self._sender, self._senders = target, sender, senders
         if isinstance(target, Removed):

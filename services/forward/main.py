@@ -3,7 +3,9 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from services.forward.addresses import networks
 from services.forward.dispatcher import Dispatcher
+from services.forward.guard import Guard
 from services.forward.settings import Settings
 from tas_mcp import subjects
 from tas_mcp.documents import Follower
@@ -15,7 +17,8 @@ from tas_mcp.service import Runtime, run
 async def forward(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     connection, publisher, ops = runtime.connection, runtime.publisher, runtime.ops
     outcomes = Outcomes(publisher, subjects.ATTEMPTS)
-    dispatcher = Dispatcher(connection, publisher, outcomes)
+    guard = Guard(networks(settings.allowed_networks), settings.nats_url.split(","))
+    dispatcher = Dispatcher(connection, publisher, outcomes, guard)
     targets = Follower(connection, subjects.TARGETS_BUCKET, dispatcher.use)
     ops.check("targets", lambda: targets.trouble)
     ops.check("lanes", lambda: dispatcher.trouble)

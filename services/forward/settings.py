@@ -4,4 +4,7 @@ from tas_mcp.settings import ServiceSettings
 
 
 class Settings(ServiceSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Nothing of its own yet: what concerns one target stands in its document."""
+    """What concerns one target stands in its document."""
+
+    allowed_networks: str = ""
+    """Networks, separated by commas, that targets may lie in although they are not public: ``10.1.0.0/16,fd00:1::/32``."""

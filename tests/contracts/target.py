@@ -14,6 +14,7 @@ from services.forward.verdict import Failed, Refused
 from tas_mcp import targets
 from tas_mcp.messages import Event
 from tests.nats_server import free_port
+from tests.services.forward.rig import OPEN
 from tests.shared.rig import until
 
 DEADLINE = 10.0
@@ -58,7 +59,7 @@ def event(number: int = 1, data: bytes = b'{"b": 1, "a":[1.0,"\xc3\xa9"]}') -> E
 
 @asynccontextmanager
 async def opened(document: dict[str, Any]) -> AsyncIterator[Sender]:
-    async with open_sender(targets.check(document)[0]) as sender:
+    async with open_sender(targets.check(document)[0], OPEN) as sender:
         yield sender
 
 

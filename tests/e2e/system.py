@@ -42,8 +42,9 @@ SETTINGS = {
     "TAS_TARGET_ACK_WAIT_SECONDS": "2",
     "TAS_JANITOR_SECONDS": "1",
     "TAS_DRAIN_SECONDS": "5",
+    "TAS_ALLOWED_NETWORKS": "127.0.0.0/8",
 }
-"""Shorter waits than in production, so that what a killed process held comes back soon."""
+"""Shorter waits than in production, so that what a killed process held comes back soon; targets may be on this machine."""
 NATS = """\
 host: 127.0.0.1
 port: {port}

@@ -236,6 +236,7 @@ def test_a_port_in_use(tmp_path: Path, which: str, named: str) -> None:
         ("TAS_HTTP_PORT", "70000"),
         ("TAS_CONFIG", "/no/such/file.toml"),
         ("TAS_REPLICAS", "9"),
+        ("TAS_ALLOWED_NETWORKS", "10.0.0.1/8"),
     ],
 )
 def test_a_bad_setting(tmp_path: Path, variable: str, value: str) -> None:

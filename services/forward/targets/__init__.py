@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, runtime_checkable
 
+from services.forward.guard import Guard
 from services.forward.targets.grpc import open_grpc
 from services.forward.targets.http import open_http
 from services.forward.verdict import Failed, Refused
@@ -45,8 +46,9 @@ class BatchSender(Sender, Protocol):
         ...
 
 
-def open_sender(target: AnyTarget) -> AbstractAsyncContextManager[Sender]:
-    """Open the sender for a target's type; leaving closes its connections. A destination that is away is told by ``send``."""
+def open_sender(target: AnyTarget, guard: Guard) -> AbstractAsyncContextManager[Sender]:
+    """Open the sender for a target's type; leaving closes its connections. A destination that is away is told by ``send``. Every
+    host that the target names is resolved by the ``guard``, and what it gave is connected to."""
     if isinstance(target, GrpcTarget):
         return open_grpc(target)
-    return open_http(target)
+    return open_http(target, guard)

@@ -9,6 +9,7 @@ from urllib.parse import quote, urlsplit
 
 from services.forward.connection import Answer, Endpoint, Pool
 from services.forward.formats import FORMATS
+from services.forward.guard import Guard
 from services.forward.verdict import Failed, Refused
 from tas_mcp import __version__
 from tas_mcp.messages import Event, webhook_id
@@ -25,12 +26,12 @@ _PATH_SAFE = "/%:@!$&'()*+,;=-._~?[]"
 
 
 @asynccontextmanager
-async def open_http(target: HttpTarget) -> AsyncIterator["Http"]:
+async def open_http(target: HttpTarget, guard: Guard) -> AsyncIterator["Http"]:
     """Open the connections' pool of one target."""
     url = urlsplit(target.endpoint)
     tls = ssl.create_default_context() if url.scheme == "https" else None
     endpoint = Endpoint(url.hostname or "", url.port or (443 if tls else 80), tls)
-    async with Pool(endpoint, min(CONNECT_SECONDS, target.delivery.timeout)).running() as pool:
+    async with Pool(endpoint, min(CONNECT_SECONDS, target.delivery.timeout), guard).running() as pool:
         yield Http(target, pool)
 
 

@@ -10,6 +10,8 @@ import msgspec
 from aiohttp import web
 from msgspec import Raw
 
+from services.forward.addresses import networks
+from services.forward.guard import Guard
 from services.forward.main import forward
 from services.forward.settings import Settings
 from tas_mcp import subjects, targets
@@ -21,6 +23,9 @@ from tas_mcp.service import Runtime
 from tas_mcp.targets import Removed
 from tests.shared.rig import Broker, linked
 
+LOOPBACK = "127.0.0.0/8,::1"
+OPEN = Guard(networks(LOOPBACK))
+"""Lets a test's own servers through."""
 decode_attempted = msgspec.json.Decoder(list[Attempted]).decode
 Status = Callable[[int], int]
 """The status to answer to the n-th request of a path."""
@@ -133,7 +138,7 @@ async def prepared(url: str) -> AsyncIterator[Rig]:
 @asynccontextmanager
 async def forwarding(rig: Rig) -> AsyncIterator[Ops]:
     """Run the service."""
-    settings = Settings(nats_url=rig.url)
+    settings = Settings(nats_url=rig.url, allowed_networks=LOOPBACK)
     ops = Ops()
     runtime = Runtime("forward", settings, ops)
     async with runtime.running(), forward(settings, runtime):

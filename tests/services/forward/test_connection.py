@@ -23,6 +23,7 @@ from services.forward.verdict import Failed, Refused
 from tas_mcp.messages import Event
 from tas_mcp.targets import HttpConfig, HttpTarget
 from tests.services.forward.reference import Reference, open_reference
+from tests.services.forward.rig import OPEN
 from tests.services.forward.servers.hostile import (
     Hostile,
     Peer,
@@ -93,7 +94,7 @@ async def own(url: str, tls: ssl.SSLContext | None = None, connect_seconds: floa
     """As ``open_http``, with the TLS context of a test."""
     parts = urlsplit(url)
     endpoint = Endpoint(parts.hostname or "", parts.port or 0, tls if parts.scheme == "https" else None)
-    async with Pool(endpoint, connect_seconds).running() as pool:
+    async with Pool(endpoint, connect_seconds, OPEN).running() as pool:
         yield Http(target(url), pool)
 
 
@@ -584,7 +585,7 @@ async def test_tls_is_verified(authority: Certificates, host: str) -> None:
         async with own(f"https://{host}:{server.port}/", context) as sender:
             assert (await reason(sender)).startswith(f"TLS with {host} failed: ")
         if host == "localhost":
-            async with open_http(target(f"https://{host}:{server.port}/")) as sender:
+            async with open_http(target(f"https://{host}:{server.port}/"), OPEN) as sender:
                 assert (await reason(sender)).startswith(f"TLS with {host} failed: ")
         assert server.requests == 0
 

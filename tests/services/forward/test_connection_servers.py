@@ -16,6 +16,7 @@ from services.forward.connection import Connection, Endpoint, Pool
 from services.forward.targets.http import Http
 from tas_mcp.messages import Event
 from tas_mcp.targets import HttpConfig, HttpTarget
+from tests.services.forward.rig import OPEN
 from tests.services.forward.servers.real import IDLE_SECONDS, SERVERS, Missing
 
 TELLING = ("node", "go")
@@ -46,7 +47,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @asynccontextmanager
 async def delivering(port: int) -> AsyncIterator[tuple[Http, Counting]]:
     target = HttpTarget(id="t", endpoint=f"http://127.0.0.1:{port}/hook", config=HttpConfig(format="data"))
-    async with Counting(Endpoint("127.0.0.1", port, None), 5.0).running() as pool:
+    async with Counting(Endpoint("127.0.0.1", port, None), 5.0, OPEN).running() as pool:
         assert isinstance(pool, Counting)
         yield Http(target, pool), pool
 

@@ -17,7 +17,7 @@ from tas_mcp.messages import Delivery, decode_event, encode, webhook_id
 from tas_mcp.outcomes import Outcomes
 from tests.fakes import MemoryBroker
 from tests.nats_server import NatsServer
-from tests.services.forward.rig import Rig, event, forwarding
+from tests.services.forward.rig import OPEN, Rig, event, forwarding
 from tests.shared.rig import ensure_stream, until
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -454,7 +454,7 @@ async def test_what_comes_as_the_last_worker_ends_is_not_left_lying() -> None:
     outcomes = Immediately()
     outcomes.waiting.append(pulled(2))
     connection = MemoryBroker().connection
-    lane = Lane(connection, Publisher(connection), cast(Outcomes, outcomes), target)
+    lane = Lane(connection, Publisher(connection), cast(Outcomes, outcomes), OPEN, target)
     lane._sender = Sends()
     lane._take(pulled(1))
     await until(lambda: outcomes.recorded == [1, 2], 2)

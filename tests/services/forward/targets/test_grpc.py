@@ -16,6 +16,7 @@ from tas_mcp import targets
 from tas_mcp.v1 import mcp_pb2
 from tests.certificates import Authority
 from tests.contracts.target import event
+from tests.services.forward.rig import OPEN
 from tests.services.forward.targets.grpc_server import GrpcServer, accepted, grpc_serving
 
 REFUSED = frozenset(
@@ -44,7 +45,7 @@ async def sender(server: GrpcServer) -> AsyncIterator[Grpc]:
 
 
 async def test_what_a_server_sees(server: GrpcServer) -> None:
-    async with open_sender(target(server, headers={"authorization": "Bearer x"}, timeout="4s")) as sender:
+    async with open_sender(target(server, headers={"authorization": "Bearer x"}, timeout="4s"), OPEN) as sender:
         assert await sender.send(event()) == 200
     assert server.seen == [
         mcp_pb2.Event(
@@ -202,7 +203,7 @@ async def test_both_sides_prove_who_they_are() -> None:
         ):
             endpoint = f"grpcs://localhost:{found.port}"
             given, _ = targets.check({"id": "t", "type": "grpc", "endpoint": endpoint, "config": {"tls": tls}})
-            async with open_sender(given) as sender:
+            async with open_sender(given, OPEN) as sender:
                 if good:
                     assert await sender.send(event()) == 200
                     continue

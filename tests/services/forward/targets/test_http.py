@@ -21,6 +21,7 @@ from services.forward.verdict import Failed, Refused
 from tas_mcp import targets
 from tas_mcp.http import application, listening
 from tas_mcp.messages import Event, webhook_id
+from tests.services.forward.rig import OPEN
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -55,7 +56,7 @@ async def serving() -> AsyncIterator[Server]:
 async def send(server: Server, path: str = "/hook", **config: Any) -> int:
     given = {"id": "t", "type": "webhook", "endpoint": f"http://127.0.0.1:{server.port}{path}", "config": config}
     target, _ = targets.check(given)
-    async with open_sender(target) as sender:
+    async with open_sender(target, OPEN) as sender:
         return await sender.send(event())
 
 
