@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from services.control import api_dead, api_revisions, api_stats, api_targets
+from services.control import api_dead, api_openapi, api_revisions, api_stats, api_targets
 from services.control.dead import DeadLetters
 from services.control.editing import Editor
 from services.control.history import History
@@ -48,6 +48,7 @@ async def control(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
             *api_revisions.routes(topology, store, editor, History(jetstream)),
             *api_dead.routes(topology, DeadLetters(jetstream, publisher, store)),
             *api_stats.routes(topology, readings),
+            *api_openapi.routes(),
         ],
         BODY_BYTES,
     )

@@ -58,7 +58,9 @@ _TRACE_ID = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}\Z")
 _encode = msgspec.json.Encoder().encode
 
 
-class _FlawOut(Struct):
+class InvalidMember(Struct):
+    """One thing that is wrong with a request: where (an RFC 6901 JSON pointer), and what."""
+
     pointer: str
     detail: str
 
@@ -72,7 +74,7 @@ class Problem(Struct, kw_only=True):
     detail: str
     code: str
     request_id: str | UnsetType = UNSET
-    errors: list[_FlawOut] | UnsetType = UNSET
+    errors: list[InvalidMember] | UnsetType = UNSET
 
 
 def problem(error: TasError, request_id: str = "") -> Problem:
@@ -93,7 +95,7 @@ def problem(error: TasError, request_id: str = "") -> Problem:
         detail=error.detail,
         code=code,
         request_id=request_id or UNSET,
-        errors=[_FlawOut(flaw.pointer, flaw.detail) for flaw in flaws] or UNSET,
+        errors=[InvalidMember(flaw.pointer, flaw.detail) for flaw in flaws] or UNSET,
     )
 
 

@@ -1,0 +1,79 @@
+"""The OpenAPI document, put together from its YAML files and from the Structs."""
+
+from collections.abc import Iterator
+from importlib import resources
+from typing import Any, get_args
+
+import yaml
+
+from services.control.api_revisions import Rollback, RollbackOfAll
+from services.control.openapi.structs import components, reference
+from tas_mcp import __version__
+from tas_mcp.http import STATUS, Problem
+from tas_mcp.messages import Attempt
+from tas_mcp.routing import OPERATORS
+from tas_mcp.targets import AnyTarget
+
+STRUCTS = (AnyTarget, Rollback, RollbackOfAll, Problem, Attempt)
+"""What defines the schemas, together with all that these hold."""
+
+GROUPS = ("events", "targets", "revisions", "dead_letters", "operations")
+"""The files of routes, in the order in which they are shown."""
+
+
+def document() -> dict[str, Any]:
+    """The whole description, decoded.
+
+    Raises:
+        ValueError: two files say different things of the same member, or one says something of a Struct that has it not.
+    """
+    found: dict[str, Any] = {}
+    for name in ("common", *GROUPS):
+        _merge(found, _read(name), "")
+    found["info"]["version"] = __version__
+    _merge(found["components"]["schemas"], _schemas(found["structs"]), "/components/schemas")
+    order = ("openapi", "info", "servers", "tags", "paths", "components")
+    return {name: found[name] for name in order}
+
+
+def _schemas(notes: dict[str, Any]) -> dict[str, Any]:
+    """The schemas that come from Structs."""
+    found = components(STRUCTS, notes)
+    operator = found["Condition"]["properties"]["operator"]
+    del operator["anyOf"]
+    operator["enum"] = list(OPERATORS)
+    found["Problem"]["properties"]["code"]["examples"] = sorted(STATUS)
+    kinds = {tag: kind.__name__ for kind in get_args(AnyTarget) if (tag := kind.__struct_config__.tag)}
+    for name in kinds.values():
+        found[name]["properties"]["status"] = reference("TargetStatus")
+    mapping = {tag: reference(name)["$ref"] for tag, name in kinds.items()}
+    members = [reference(name) for name in kinds.values()]
+    found["Target"] = {"anyOf": members, "discriminator": {"propertyName": "type", "mapping": mapping}}
+    return found
+
+
+def operations(found: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Method (capitals), path and description of each operation of a document."""
+    for path, item in found["paths"].items():
+        for method, operation in item.items():
+            if method != "parameters":
+                yield method.upper(), path, operation
+
+
+def _read(name: str) -> Any:
+    text = resources.files(__package__).joinpath(name + ".yaml").read_text("utf-8")
+    return yaml.load(text, yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader)  # noqa: S506  (both are safe)
+
+
+def _merge(into: dict[str, Any], more: dict[str, Any], where: str) -> None:
+    """Add what ``more`` says. Lists are joined."""
+    for key, value in more.items():
+        here, current = f"{where}/{key}", into.get(key)
+        if isinstance(current, dict) and isinstance(value, dict):
+            _merge(current, value, here)
+        elif isinstance(current, list) and isinstance(value, list):
+            current += value
+        elif key in into and current != value:
+            raise ValueError(f"openapi: {here} is said twice: {current!r:.80} and {value!r:.80}")
+        else:
+            into[key] = value

@@ -1,0 +1,149 @@
+"""What ``/openapi.json`` says is what the gateway does: every route is described, every example works, and whatever is sent to
+it, the answer is one that was announced."""
+
+import asyncio
+import itertools
+import os
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, settings
+from msgspec import Struct
+from schemathesis import Case
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from services.control.openapi import document
+from services.control.openapi.document import operations
+from services.control.openapi.structs import components
+from services.dev.main import SERVICES
+from services.ingest import answers, intake, submission
+from tas_mcp import subjects
+from tas_mcp.messages import encode
+from tests.e2e import gateway
+from tests.nats_server import NatsServer
+from tests.services.control.rig import DEAD, TARGETS, letter, target
+from tests.shared.rig import linked
+
+DOCUMENT = document()
+EXAMPLES = int(os.environ.get("TAS_TEST_API_EXAMPLES", "20"))
+"""How many random requests of each kind an operation gets; more come from its limits and examples."""
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+CONFIG = schemathesis.Config.from_dict({"generation": {"deterministic": bool(os.environ.get("CI"))}})
+api = schemathesis.openapi.from_dict(DOCUMENT, config=CONFIG)
+
+_numbers = itertools.count(1)
+
+
+class Served(NamedTuple):
+    base: str
+    nats_url: str
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """All but forward: nothing is sent to the endpoints that a generator makes up."""
+    server = NatsServer(tmp_path_factory.mktemp("nats")).start()
+    try:
+        with gateway.running(server.url, [name for name in SERVICES if name != "forward"]) as found:
+            yield Served(found.base, server.url)
+    finally:
+        server.kill()
+
+
+def test_every_route_is_described_and_nothing_else(nats: NatsServer) -> None:
+    """Who adds a route describes it in ``services/control/openapi/<group>.yaml``."""
+    with gateway.running(nats.url, list(SERVICES)) as found:
+        registered = {(route.method, re.sub(r"{(\w+):[^{}]*}", r"{\1}", route.path)) for route in found.routes}
+    described = {(method, path) for method, path, _ in operations(DOCUMENT)}
+    assert registered - described == set()
+    assert described - registered == set()
+
+
+@pytest.mark.parametrize(
+    ("kind", "schema"),
+    [
+        (submission.Submission, "Event"),
+        (intake.Accepted, "Accepted"),
+        (answers._Batch, "BatchResult"),
+        (answers._Result, "EventResult"),
+    ],
+)
+def test_the_shapes_of_ingest_are_those_of_its_structs(kind: type[Struct], schema: str) -> None:
+    """They are written by hand: control does not know ingest."""
+    derived = components([kind])[kind.__name__.lstrip("_")]
+    written = DOCUMENT["components"]["schemas"][schema]
+    assert written["properties"].keys() == derived["properties"].keys()
+    assert set(derived["required"]) <= set(written["required"])
+
+
+@api.parametrize()
+@settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck), deadline=None)
+def test_every_answer_is_one_that_was_announced(case: Case[Any], served: Served) -> None:
+    case.call_and_validate(base_url=served.base, checks=CHECKS, timeout=20)
+
+
+@pytest.mark.parametrize(("method", "path"), [(method, path) for method, path, _ in operations(DOCUMENT)])
+def test_the_examples_of_an_operation_work(served: Served, method: str, path: str) -> None:
+    operation = api[path][method]
+    for media_type, example in bodies(DOCUMENT["paths"][path][method.lower()]):
+        known = prepare(served)
+        values = {**known, "id": known["dead"]} if path.startswith(DEAD) else known
+        parameters = {each.name: values.get(each.name, each.definition.get("example")) for each in operation.path_parameters}
+        body = example
+        if isinstance(example, dict):
+            fresh = {"id": "new-" + known["id"], "revision": int(known["number"])}
+            body = {name: fresh.get(name, value) for name, value in example.items()}
+        sent = {} if media_type is None else {"body": body, "media_type": media_type}
+        answer = operation.Case(path_parameters=parameters, **sent).call_and_validate(base_url=served.base, checks=CHECKS)
+        assert answer.status_code < 300, answer.text
+
+
+def prepare(served: Served) -> dict[str, str]:
+    """Make what an example is about: a target with a revision, and a dead letter. Their names, which nobody can know before."""
+    target_id = f"example-{next(_numbers)}"
+    stored = requests.put(f"{served.base}{TARGETS}/{target_id}", json=target(target_id), timeout=10)
+    revision = stored.headers["ETag"].strip('"')
+    dead = asyncio.run(bury(served.nats_url, target_id))
+    return {"id": target_id, "number": revision, "other": revision, "dead": dead}
+
+
+async def bury(url: str, target_id: str) -> str:
+    async with linked(url) as broker:
+        return str((await broker.publisher.store(subjects.dead(target_id), encode(letter(target_id, 1)))).seq)
+
+
+def bodies(operation: dict[str, Any]) -> Iterator[tuple[str | None, Any]]:
+    """Every example of a body, with its media type; (None, None) for an operation without any."""
+    body = operation.get("requestBody", {})
+    if "$ref" in body:
+        body = DOCUMENT["components"]["requestBodies"][body["$ref"].rpartition("/")[2]]
+    if not body:
+        yield None, None
+    for media_type, content in body.get("content", {}).items():
+        given = [content["example"]] if "example" in content else [each["value"] for each in content["examples"].values()]
+        yield from ((media_type, example) for example in given)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/nothing", 404), ("PATCH", TARGETS, 405), ("GET", "/%00/a", 404)]
+)
+def test_what_is_not_there_is_a_problem_too(served: Served, method: str, path: str, status: int) -> None:
+    answer = requests.request(method, served.base + path, timeout=10)
+    assert (answer.status_code, answer.headers["Content-Type"]) == (status, "application/problem+json")
+    assert answer.json()["status"] == status
