@@ -9,7 +9,9 @@ from services.control.store import Store
 from tas_mcp import subjects, telemetry
 from tas_mcp.broker import JetStream, Message, Publisher
 from tas_mcp.errors import Rejected
-from tas_mcp.messages import DeadLetter, decode_dead_letter, decode_event, encode, event_key, lacks_data
+from tas_mcp.messages import DeadLetter, Delivery, decode_dead_letter, decode_event, encode, event_key, lacks_data
+from tas_mcp.routing import TransformFailed, View, compile_transform
+from tas_mcp.targets import AnyTarget
 
 log = telemetry.logger("dead")
 
@@ -17,6 +19,10 @@ PAGE_BYTES = 16 * 1024 * 1024
 REDRIVEN = telemetry.counter("mcp_redriven_dead_letters", "Dead letters that were put back")
 UNREADABLE = "unreadable"
 """The reason of a letter whose message was no event or no delivery: there is nothing in it to put back."""
+
+
+INPUT_KEPT = ("transform_failed", "output_too_large")
+"""The reasons for which ``process`` keeps the event as it came, as nothing was made of it that could be kept."""
 
 
 class Letter(NamedTuple):
@@ -40,6 +46,7 @@ class Letter(NamedTuple):
             "detail": body.detail,
             "attempts": body.delivery.attempts,
             "event": body.delivery.event,
+            **({"body": body.delivery.body} if body.delivery.body is not None else {}),
             "at": body.at,
             "event_seq": body.delivery.event_seq,
             "rule_id": body.delivery.rule_id,
@@ -101,10 +108,13 @@ class DeadLetters:
         log.info("dead letter redriven", id=letter.seq, target=body.target_id, event_id=body.event_id)
 
     async def _put_delivery_back(self, body: DeadLetter, event: Raw) -> None:
-        if (await self._store.get(body.target_id)).target is None:
+        target = (await self._store.get(body.target_id)).target
+        if target is None:
             raise Rejected("CONFLICT", f"there is no target {body.target_id!r} any more; create it, then redrive")
         redrives = body.delivery.redrives + 1
         delivery = msgspec.structs.replace(body.delivery, event=event, attempts=[], redrives=redrives)
+        if _untransformed(body):
+            delivery = _transformed(delivery, target)
         msg_id = f"{delivery.event_seq}:{body.target_id}:r{redrives}"
         await self._publisher.store(subjects.deliveries(body.target_id), encode(delivery), msg_id=msg_id)
 
@@ -123,6 +133,34 @@ class DeadLetters:
         if stored is None:
             raise Rejected("CONFLICT", f"dead letter {seq} was stored without its data, which is not in EVENTS any more")
         return Raw(stored.data)
+
+
+def _untransformed(body: DeadLetter) -> bool:
+    """Whether a letter holds its event as it came, before the transform of its rule."""
+    return lacks_data(body) or (body.reason in INPUT_KEPT and not body.delivery.attempts)
+
+
+def _transformed(delivery: Delivery, target: AnyTarget) -> Delivery:
+    """What the target is owed, made by the rule that decided as it is now.
+
+    Raises:
+        Rejected: ``CONFLICT``: the rule is gone, or its transform still fails.
+    """
+    if not delivery.rule_id:
+        return delivery
+    rule = next((rule for rule in target.rules or () if rule.id == delivery.rule_id), None)
+    if rule is None:
+        raise Rejected(
+            "CONFLICT", f"the target has no rule {delivery.rule_id!r} any more, which would have to transform the event"
+        )
+    if rule.transform is None:
+        return delivery
+    try:
+        output = compile_transform(rule.transform)(View(decode_event(delivery.event)))
+    except TransformFailed as error:
+        raise Rejected("CONFLICT", f"the transform of rule {rule.id!r} still fails: {error}") from None
+    made = Raw(encode(output.event))
+    return msgspec.structs.replace(delivery, event=made, body=output.body, content_type=output.content_type)
 
 
 def _letter(seq: int, subject: str, message: Message) -> Letter:

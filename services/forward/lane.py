@@ -21,7 +21,7 @@ from msgspec import Raw
 from services.forward.counted import Counted
 from services.forward.guard import Guard
 from services.forward.retry import rfc3339, wait
-from services.forward.targets import Sender, open_sender
+from services.forward.targets import Sender, TextSender, open_sender
 from services.forward.verdict import Failed, Refused
 from tas_mcp import subjects, telemetry
 from tas_mcp.broker import Connection, JetStream, Publisher, Pulled, Puller
@@ -158,7 +158,7 @@ class Lane:
         if isinstance(target, Removed) or sender is None:
             await self._remove(pulled, delivery, event, discard=isinstance(target, Removed) and target.queue == "discard")
             return
-        attempt, failure = await self._attempt(target, sender, event, len(delivery.attempts) + 1)
+        attempt, failure = await self._attempt(target, sender, delivery, event)
         if failure is None:
             self._counted.delivered(attempt, time.time() - event.accepted_at / 1e9)
             self._record(pulled, delivery, event, attempt, "delivered")
@@ -192,7 +192,7 @@ class Lane:
         )
 
     async def _attempt(
-        self, target: AnyTarget, sender: Sender, event: Event, number: int
+        self, target: AnyTarget, sender: Sender, delivery: Delivery, event: Event
     ) -> tuple[Attempt, Failed | Refused | None]:
         """Try once, within the target's timeout."""
         at, began = time.time(), time.perf_counter()
@@ -202,7 +202,7 @@ class Lane:
         self._deadlines[worker] = began + target.delivery.timeout
         self._busy.set()
         try:
-            status = await sender.send(event)
+            status = await _send(sender, delivery, event)
         except (Failed, Refused) as error:
             failure, status = error, error.status
         except asyncio.CancelledError:
@@ -215,6 +215,7 @@ class Lane:
             self._overdue.discard(worker)
         duration = (time.perf_counter() - began) * 1e3
         text = failure.detail[:ERROR_CHARACTERS] if failure else ""
+        number = len(delivery.attempts) + 1
         return Attempt(number=number, at=at, duration_ms=duration, status=status, error=text), failure
 
     async def _tick(self) -> None:
@@ -306,6 +307,14 @@ class Lane:
             attempt.error,
         )
         self._outcomes.record(record, pulled.ack)
+
+
+async def _send(sender: Sender, delivery: Delivery, event: Event) -> int:
+    if delivery.body is None:
+        return await sender.send(event)
+    if isinstance(sender, TextSender):
+        return await sender.send_text(event, delivery.body, delivery.content_type)
+    raise Refused(400, "the text of a template was queued for the target, whose type sends events")
 
 
 async def _close_after(senders: AsyncExitStack, seconds: float) -> None:

@@ -1,4 +1,5 @@
-"""The step of the process tier: decide for one event, store a delivery for each matching target, store what was decided, ack.
+"""The step of the process tier: decide for one event, store a delivery (transformed where the rule says so) for each matching
+target, store what was decided, ack.
 
 The order is the promise: the event is acked only after the broker has acked its deliveries and its routed record. Whatever fails
 for want of the broker is tried again, with the same message ids, until it is stored; meanwhile the event is held.
@@ -29,7 +30,7 @@ from tas_mcp.messages import (
 )
 from tas_mcp.metrics import CounterChild
 from tas_mcp.outcomes import Outcomes
-from tas_mcp.routing import Match, View
+from tas_mcp.routing import Match, TransformFailed, View
 
 log = telemetry.logger("process")
 
@@ -62,7 +63,8 @@ class Pipeline:
         self._clock = clock
         self._backlog: deque[Pulled] = deque()
         self._catching_up: asyncio.Task[None] | None = None
-        self._results = {result: ROUTED.labels(result) for result in ("queued", "queue_full", "dropped", "too_large", "poison")}
+        results = ("queued", "queue_full", "dropped", "too_large", "transform_failed", "poison")
+        self._results = {result: ROUTED.labels(result) for result in results}
 
     def handle(self, pulled: Pulled) -> None:
         """Take on one event; it is acked when all that follows from it is stored."""
@@ -97,10 +99,11 @@ class Pipeline:
             self._set_aside(pulled, "unreadable", str(error))
             return
         began = time.perf_counter()
-        matches = self._rules.book.route(View(event))
+        view = View(event)
+        matches = self._rules.book.route(view)
         EVALUATION_SECONDS.observe(time.perf_counter() - began)
         EVALUATED.inc()
-        Step(self._publisher, self._outcomes, pulled, event, self._clock(), len(matches)).run(
+        Step(self._publisher, self._outcomes, pulled, view, self._clock(), len(matches)).run(
             [(match, self._plan(match)) for match in matches], self._results
         )
 
@@ -121,22 +124,21 @@ class Pipeline:
             data = Raw(encode(pulled.data))
             event = Event(event_id=f"seq-{pulled.seq}", event_type=event_type, source="", timestamp=0, accepted_at=0, data=data)
         now = self._clock()
-        step = Step(self._publisher, self._outcomes, pulled, event, now, 1)
-        step.dead(Match(subjects.POISON, 0, ""), reason, detail, self._results["poison"].inc)
+        step = Step(self._publisher, self._outcomes, pulled, View(event), now, 1)
+        step.set_aside(reason, detail, self._results["poison"].inc)
 
 
 class Step:
     """One event on its way: counts what is not stored yet, then records and acks."""
 
-    __slots__ = ("_event", "_left", "_now", "_outcomes", "_publisher", "_pulled", "_routed")
+    __slots__ = ("_event", "_left", "_now", "_outcomes", "_publisher", "_pulled", "_routed", "_view")
 
-    def __init__(
-        self, publisher: Publisher, outcomes: Outcomes, pulled: Pulled, event: Event, now: float, deliveries: int
-    ) -> None:
+    def __init__(self, publisher: Publisher, outcomes: Outcomes, pulled: Pulled, view: View, now: float, deliveries: int) -> None:
         self._publisher = publisher
         self._outcomes = outcomes
         self._pulled = pulled
-        self._event = event
+        self._view = view
+        self._event = view.event
         self._now = now
         self._left = deliveries
         self._routed: list[RoutedTo] = []
@@ -145,32 +147,58 @@ class Step:
         if not plans:
             self._record()
         for match, result in plans:
-            if result == "queued":
-                self._queue(match, results)
-            elif result == "queue_full":
-                self.dead(match, result, "the target's queue is full (max_queue)", results[result].inc)
-            else:
+            if result == "dropped":
                 self._done(match, result, results[result].inc)
+                continue
+            try:
+                delivery = self._delivery(match)
+            except TransformFailed as error:
+                self._dead(match, self._as_it_came(match), "transform_failed", str(error), results["transform_failed"].inc)
+                continue
+            if result == "queued":
+                self._queue(match, delivery, results)
+            else:
+                self._dead(match, delivery, result, "the target's queue is full (max_queue)", results[result].inc)
 
-    def _queue(self, match: Match, results: dict[str, CounterChild]) -> None:
-        seq = self._pulled.seq
-        payload = encode(Delivery(event=Raw(self._pulled.data), event_seq=seq, revision=match.revision, rule_id=match.rule_id))
+    def set_aside(self, reason: str, detail: str, count: Callable[[], None]) -> None:
+        """Give the event up, as a dead letter of ``_process``."""
+        match = Match(subjects.POISON, 0, "")
+        self._dead(match, self._as_it_came(match), reason, detail, count)
 
+    def _delivery(self, match: Match) -> Delivery:
+        """What the target is owed. ``TransformFailed`` when that cannot be made."""
+        raw, body, content_type = Raw(self._pulled.data), None, None
+        if match.reshape is not None:
+            output = match.reshape(self._view)
+            raw, body, content_type = Raw(encode(output.event)), output.body, output.content_type
+        return Delivery(
+            event=raw,
+            event_seq=self._pulled.seq,
+            revision=match.revision,
+            rule_id=match.rule_id,
+            body=body,
+            content_type=content_type,
+        )
+
+    def _as_it_came(self, match: Match) -> Delivery:
+        """The untransformed event: what is kept where nothing could be made of it, or nothing that can be stored."""
+        event = Raw(encode(self._event))
+        return Delivery(event=event, event_seq=self._pulled.seq, revision=match.revision, rule_id=match.rule_id)
+
+    def _queue(self, match: Match, delivery: Delivery, results: dict[str, CounterChild]) -> None:
         def refused(error: Rejected) -> None:
-            self.dead(match, "output_too_large", error.detail, results["too_large"].inc)
+            self._dead(match, self._as_it_came(match), "output_too_large", error.detail, results["too_large"].inc)
 
         self._store(
             subjects.deliveries(match.target_id),
-            payload,
-            f"{seq}:{match.target_id}",
+            encode(delivery),
+            f"{self._pulled.seq}:{match.target_id}",
             lambda: self._done(match, "queued", results["queued"].inc),
             refused,
         )
 
-    def dead(self, match: Match, reason: str, detail: str, count: Callable[[], None]) -> None:
+    def _dead(self, match: Match, delivery: Delivery, reason: str, detail: str, count: Callable[[], None]) -> None:
         """Store a dead letter instead of a delivery."""
-        seq = self._pulled.seq
-        delivery = Delivery(event=Raw(encode(self._event)), event_seq=seq, revision=match.revision, rule_id=match.rule_id)
         letter = DeadLetter(
             target_id=match.target_id,
             event_id=self._event.event_id,
@@ -188,7 +216,7 @@ class Step:
         def done() -> None:
             self._done(match, reason, count)
 
-        msg_id = f"{seq}:{match.target_id}:d0"
+        msg_id = f"{self._pulled.seq}:{match.target_id}:d0"
         self._store(subjects.dead(match.target_id), encode(letter), msg_id, done, refused)
 
     def _store(

@@ -48,7 +48,8 @@ class Delivery(Struct, kw_only=True, omit_defaults=True):
     """One event owed to one target (the subject names which).
 
     ``event`` is an encoded ``Event``, kept raw: forwarding an untransformed event copies its bytes. ``revision`` is that of
-    the target document which decided; ``redrives`` counts how often an operator has put it back.
+    the target document which decided; ``redrives`` counts how often an operator has put it back. ``body`` is what a transform's
+    template wrote: it is sent as it stands, as ``content_type`` (None: what the target's headers say), and not the event.
     """
 
     event: Raw
@@ -57,6 +58,8 @@ class Delivery(Struct, kw_only=True, omit_defaults=True):
     rule_id: str = ""
     redrives: int = 0
     attempts: list[Attempt] = []
+    body: str | None = None
+    content_type: str | None = None
 
 
 class DeadLetter(Struct, kw_only=True, omit_defaults=True):
@@ -149,9 +152,10 @@ decode_dead_letter = msgspec.json.Decoder(DeadLetter).decode
 
 
 def without_data(letter: DeadLetter, event: Event, why: str) -> DeadLetter:
-    """A dead letter that is too large (``why``) without the data of its event; its detail says where that still is."""
+    """A dead letter that is too large (``why``) without the data of its event, and without what a template made of it; its
+    detail says where the data still is."""
     bare = msgspec.structs.replace(event, data=JSON_NULL)
-    delivery = msgspec.structs.replace(letter.delivery, event=Raw(encode(bare)))
+    delivery = msgspec.structs.replace(letter.delivery, event=Raw(encode(bare)), body=None, content_type=None)
     return msgspec.structs.replace(letter, delivery=delivery, detail=f"{letter.detail}; {why}: {_where(letter)}")
 
 

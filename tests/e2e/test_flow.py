@@ -101,6 +101,32 @@ async def test_each_request_of_a_connection_has_one_answer(world: World) -> None
 # Rules and changes of targets.
 
 
+async def test_transforms_make_what_each_target_gets(world: World) -> None:
+    def rules(transform: dict[str, Any]) -> dict[str, Any]:
+        own = {"field": "event_type", "operator": "eq", "value": "transform.made"}
+        return {"rules": [{"id": "only", "conditions": [own], "transform": transform}]}
+
+    fields = {"rename_fields": {"data.user": "data.customer"}, "add_fields": {"data.total": "{{ event.data.n | times: 2 }}"}}
+    text = {"template": "Order of {{ event.data.n }}", "content_type": "text/plain; charset=utf-8"}
+    await world.system.put(world.target("t-fields", config={"format": "data"}, **rules(fields)))
+    await world.system.put(world.target("t-text", **rules(text)))
+    await world.system.put(world.target("t-jsonata", config={"format": "data"}, **rules({"jsonata": "{'doubled': n * 2}"})))
+    await world.system.put(world.target("t-fails", **rules({"add_fields": {"data.n.x": 1}})))
+    await world.system.put(world.target("t-plain", config={"format": "data"}, **rules({})))
+    given = {**event("transform"), "event_type": "transform.made", "data": {"n": 21, "user": "Ann"}}
+    assert (await world.system.send(given)).status == 200
+    await world.system.drained()
+    bodies = {name: world.receiver.of(name)[0] for name in ("t-fields", "t-text", "t-jsonata", "t-plain")}
+    assert bodies["t-fields"].json == {"n": 21, "customer": "Ann", "total": 42}
+    assert bodies["t-jsonata"].json == {"doubled": 42}
+    assert bodies["t-plain"].json == {"n": 21, "user": "Ann"}
+    assert (bodies["t-text"].body, bodies["t-text"].headers["content-type"]) == (b"Order of 21", "text/plain; charset=utf-8")
+    assert len({found.webhook_id for found in bodies.values()}) == 1
+    assert world.receiver.of("t-fails") == []
+    [letter] = await world.system.dead_letters("t-fails")
+    assert (letter["reason"], letter["event"]["data"]) == ("transform_failed", {"n": 21, "user": "Ann"})
+
+
 async def test_rules_decide_who_gets_an_event(world: World) -> None:
     def rules(*conditions: dict[str, Any]) -> dict[str, Any]:
         own = {"field": "event_type", "operator": "eq", "value": "rules.made"}

@@ -23,7 +23,9 @@ from tas_mcp.messages import (
     decode_event,
     encode,
     event_key,
+    lacks_data,
     webhook_id,
+    without_data,
 )
 
 NAMES = st.text(min_size=1, max_size=30)
@@ -168,3 +170,11 @@ def test_the_key_is_stable() -> None:
     assert event_key("auth-service", "evt-123") == "063c69d95875167c1490775cf1619433"
     event = Event(event_id="evt-123", event_type="t", source="auth-service", timestamp=1, accepted_at=1)
     assert webhook_id(event) == "evt_" + event_key("auth-service", "evt-123")
+
+
+def test_a_letter_without_data_has_no_text_of_a_template_either() -> None:
+    event = Event(event_id="e", event_type="t", source="s", timestamp=1, accepted_at=1, data=Raw(b'{"a":1}'))
+    owed = Delivery(event=Raw(encode(event)), event_seq=7, revision=1, body="a=1", content_type="text/plain")
+    bare = without_data(DeadLetter(target_id="a", event_id="e", reason="r", at=1, delivery=owed), event, "too large")
+    assert lacks_data(bare)
+    assert (bare.delivery.body, bare.delivery.content_type) == (None, None)

@@ -208,3 +208,17 @@ def test_a_stored_document_is_checked_as_a_new_one_is(member: str, value: object
     document = {"id": "x", "type": "webhook", "endpoint": "http://host/", member: value}
     with pytest.raises(Rejected):
         decode(json.dumps(document).encode())
+
+
+def test_only_http_takes_the_text_of_a_template() -> None:
+    def found(given: dict[str, Any], template: Any) -> list[str]:
+        try:
+            check({**given, "rules": [{"id": "a"}, {"id": "b", "transform": {"template": template}}]})
+        except Rejected as error:
+            return [flaw.pointer for flaw in error.flaws]
+        return []
+
+    grpc = {"id": "g", "type": "grpc", "endpoint": "grpc://localhost:50051"}
+    assert found(grpc, "text") == ["/rules/1/transform/template"]
+    assert found(grpc, {"n": 1}) == []
+    assert found({"id": "h", "type": "http", "endpoint": "http://localhost/"}, "text") == []

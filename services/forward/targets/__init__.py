@@ -33,6 +33,16 @@ class Sender(Protocol):
 
 
 @runtime_checkable
+class TextSender(Sender, Protocol):
+    """A sender that can deliver a text that a transform's template wrote, instead of the event."""
+
+    async def send_text(self, event: Event, text: str, content_type: str | None) -> int:
+        """Deliver the text as it stands, as ``content_type`` (None: what the target sends by default), under the event's
+        identity. As ``send`` in all else."""
+        ...
+
+
+@runtime_checkable
 class BatchSender(Sender, Protocol):
     """A sender that can deliver many at once for less."""
 

@@ -42,16 +42,27 @@ class Http:
         config = target.delivery
         self._pool = pool
         self._body = FORMATS[config.format]
-        self._head = request_head(target.endpoint, {"User-Agent": AGENT, "Content-Type": "application/json", **config.headers})
+        self._endpoint = target.endpoint
+        self._headers = {"User-Agent": AGENT, "Content-Type": "application/json", **config.headers}
+        self._head = request_head(self._endpoint, self._headers)
         self._signer = Signer(secret_key(config.signing_secret)) if config.signing_secret else None
 
     async def send(self, event: Event) -> int:
-        body = self._body(event)
+        return await self._post(event, self._head, self._body(event))
+
+    async def send_text(self, event: Event, text: str, content_type: str | None) -> int:
+        head = self._head
+        if content_type is not None:
+            others = {name: value for name, value in self._headers.items() if name.lower() != "content-type"}
+            head = request_head(self._endpoint, {**others, "Content-Type": content_type})
+        return await self._post(event, head, text.encode())
+
+    async def _post(self, event: Event, head: bytes, body: bytes) -> int:
         sent_at = int(time.time())
         wid = webhook_id(event)
         signature = f"webhook-signature: {self._signer.sign(wid, sent_at, body)}\r\n" if self._signer else ""
-        head = f"webhook-id: {wid}\r\nwebhook-timestamp: {sent_at}\r\n{signature}Content-Length: {len(body)}\r\n\r\n"
-        answer = await self._pool.request(b"%s%s%s" % (self._head, head.encode(), body))
+        own = f"webhook-id: {wid}\r\nwebhook-timestamp: {sent_at}\r\n{signature}Content-Length: {len(body)}\r\n\r\n"
+        answer = await self._pool.request(b"%s%s%s" % (head, own.encode(), body))
         check_answer(answer)
         return answer.status
 

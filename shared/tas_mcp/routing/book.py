@@ -18,6 +18,7 @@ from tas_mcp.routing.fields import Field, compile_field
 from tas_mcp.routing.pins import FIELDS
 from tas_mcp.routing.rules import RuleSet
 from tas_mcp.routing.sampling import claim
+from tas_mcp.routing.transforms import Reshape
 from tas_mcp.routing.view import MISSING, View
 
 _target_id = itemgetter(0)
@@ -47,7 +48,7 @@ class Match(NamedTuple):
     target_id: str
     revision: int
     rule_id: str
-    reshape: None = None
+    reshape: Reshape | None = None
 
 
 class Explained(NamedTuple):
@@ -58,7 +59,7 @@ class Explained(NamedTuple):
     matched: bool
     rule_id: str | None
     why: Why
-    reshape: None = None
+    reshape: Reshape | None = None
 
 
 class RuleBook:

@@ -14,6 +14,7 @@ from tas_mcp.errors import Flaw, Rejected
 from tas_mcp.routing.conditions import Condition, ConditionError, Node, Predicate, Why, compile_conditions
 from tas_mcp.routing.pins import Pins, pins
 from tas_mcp.routing.sampling import share
+from tas_mcp.routing.transforms import Reshape, Transform, TransformError, compile_transform
 from tas_mcp.routing.view import View
 
 MAX_RULES: Final = 100
@@ -23,7 +24,7 @@ class Rule(Struct, forbid_unknown_fields=True, kw_only=True):
     """Takes ``sample`` percent of the events for which all ``conditions`` hold; of all events, when there are none.
 
     Whether an event is in the sample depends on the ids of the rule and the event alone; one that is not goes on to the next
-    rule.
+    rule. ``transform`` is what the target gets instead of the event as it came.
     """
 
     id: str
@@ -32,13 +33,14 @@ class Rule(Struct, forbid_unknown_fields=True, kw_only=True):
     priority: int = 0
     sample: float = 100
     conditions: list[Condition] | None = None
+    transform: Transform | None = None
 
 
 class Decision(NamedTuple):
     """The rule that decided (``id`` is "" for a target without rules), and what it makes of the event."""
 
     id: str
-    reshape: None = None
+    reshape: Reshape | None = None
 
 
 class _Tried(NamedTuple):
@@ -139,12 +141,18 @@ def _compile(rule: Rule, pointer: str, report: Callable[[list[Flaw]], None]) -> 
         node = compile_conditions(rule.conditions or [])
     except ConditionError as error:
         flaws += [Flaw(f"{pointer}/conditions{flaw.pointer}", flaw.detail) for flaw in error.flaws]
+    reshape = None
+    try:
+        if rule.transform is not None:
+            reshape = compile_transform(rule.transform)
+    except TransformError as error:
+        flaws += [Flaw(f"{pointer}/transform{flaw.pointer}", flaw.detail) for flaw in error.flaws]
     if flaws:
         report(flaws)
         return None
     sampled = _sampled(rule.id, rule.sample) if rule.sample < 100 else None
     holds = node.holds if sampled is None else _both(node.holds, sampled)
-    return _Tried(Decision(rule.id), holds, node, sampled, rule.sample)
+    return _Tried(Decision(rule.id, reshape), holds, node, sampled, rule.sample)
 
 
 def _sampled(rule_id: str, percent: float) -> Predicate:

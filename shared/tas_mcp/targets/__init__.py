@@ -113,9 +113,21 @@ def _check(target: AnyTarget) -> RuleSet:
         rules = compile_rules(target.rules or ())
     except Rejected as error:
         flaws += error.flaws
+    flaws += _check_texts(target)
     if flaws:
         raise _invalid(flaws)
     return rules
+
+
+def _check_texts(target: AnyTarget) -> list[Flaw]:
+    """Only a body of HTTP may be any text; the others carry events."""
+    if isinstance(target, HttpTarget):
+        return []
+    return [
+        Flaw(f"/rules/{i}/transform/template", "this type of target sends events: a template must be JSON, not a string")
+        for i, rule in enumerate(target.rules or ())
+        if rule.transform is not None and isinstance(rule.transform.template, str)
+    ]
 
 
 def _invalid(flaws: list[Flaw]) -> Rejected:

@@ -4,7 +4,7 @@ import msgspec
 from msgspec import Raw
 
 from tas_mcp import subjects
-from tas_mcp.messages import Event, decode_delivery, decode_event, encode
+from tas_mcp.messages import Attempt, Event, decode_delivery, decode_event, encode
 from tests.services.control.rig import DEAD, TARGETS, Rig, delivery, event, target
 
 
@@ -119,3 +119,44 @@ async def test_a_letter_that_cannot_be_read_can_be_seen_and_discarded(rig: Rig) 
     assert (await rig.call("GET", DEAD)).body["items"][0]["reason"] == "unreadable"
     assert (await rig.call("POST", f"{DEAD}/{seq}/redrive")).status == 409
     assert (await rig.call("DELETE", f"{DEAD}/{seq}")).status == 200
+
+
+REFUSED = [{"id": "r", "transform": {"add_fields": {"data.n.x": 1}}}]
+MENDED = [{"id": "r", "transform": {"template": "n={{ event.data.n }}", "content_type": "text/plain"}}]
+
+
+async def test_a_failed_transform_is_made_anew_by_a_redrive(rig: Rig) -> None:
+    await rig.call("POST", TARGETS, json=target(rules=REFUSED))
+    owed = msgspec.structs.replace(delivery(7), rule_id="r")
+    seq = await rig.bury("orders", 7, reason="transform_failed", delivery=owed)
+    answer = await rig.call("POST", f"{DEAD}/{seq}/redrive")
+    assert (answer.status, answer.body["code"]) == (409, "CONFLICT")
+    assert "the transform of rule 'r' still fails: add_fields: data.n.x cannot be written" in answer.body["detail"]
+    await rig.call("PUT", f"{TARGETS}/orders", json=target(rules=[{"id": "other"}]))
+    assert "has no rule 'r' any more" in (await rig.call("POST", f"{DEAD}/{seq}/redrive")).body["detail"]
+    await rig.call("PUT", f"{TARGETS}/orders", json=target(rules=MENDED))
+    assert (await rig.call("POST", f"{DEAD}/{seq}/redrive")).status == 200
+    [message] = await rig.jetstream.last_of(subjects.DELIVERIES, [subjects.deliveries("orders")])
+    redriven = decode_delivery(message.data)
+    assert (redriven.body, redriven.content_type, redriven.redrives) == ("n=1", "text/plain", 1)
+    assert decode_event(redriven.event) == event(7)
+
+
+async def test_what_was_transformed_already_is_redriven_as_it_is(rig: Rig) -> None:
+    await rig.call("POST", TARGETS, json=target(rules=MENDED))
+    owed = msgspec.structs.replace(delivery(7), rule_id="r", body="as it was", attempts=[Attempt(number=1, at=1, duration_ms=2)])
+    for reason in ("attempts_exhausted", "output_too_large"):
+        seq = await rig.bury("orders", 7, reason=reason, delivery=owed)
+        assert (await rig.call("GET", f"{DEAD}/{seq}")).body["body"] == "as it was"
+        assert (await rig.call("POST", f"{DEAD}/{seq}/redrive")).status == 200
+        [message] = await rig.jetstream.last_of(subjects.DELIVERIES, [subjects.deliveries("orders")])
+        assert decode_delivery(message.data).body == "as it was"
+
+
+async def test_a_rule_that_transforms_no_more_lets_the_event_go_as_it_came(rig: Rig) -> None:
+    await rig.call("POST", TARGETS, json=target(rules=[{"id": "r"}]))
+    owed = msgspec.structs.replace(delivery(7), rule_id="r")
+    seq = await rig.bury("orders", 7, reason="transform_failed", delivery=owed)
+    assert (await rig.call("POST", f"{DEAD}/{seq}/redrive")).status == 200
+    [message] = await rig.jetstream.last_of(subjects.DELIVERIES, [subjects.deliveries("orders")])
+    assert decode_event(decode_delivery(message.data).event) == event(7)

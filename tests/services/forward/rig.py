@@ -89,10 +89,10 @@ class Rig(NamedTuple):
     async def put(self, target_id: str, value: bytes, headers: dict[str, str] | None = None) -> None:
         await self.broker.publisher.store(subjects.bucket_key(subjects.TARGETS_BUCKET, target_id), value, headers=headers)
 
-    async def owe(self, target_id: str, *seqs: int, redrives: int = 0, data: bytes = b'{"n": 1}') -> None:
+    async def owe(self, target_id: str, *seqs: int, data: bytes = b'{"n": 1}', **changes: Any) -> None:
         """What process does: a delivery of the event ``e<seq>``."""
         for seq in seqs:
-            owed = Delivery(event=Raw(encode(event(seq, data))), event_seq=seq, revision=1, rule_id="r", redrives=redrives)
+            owed = Delivery(event=Raw(encode(event(seq, data))), event_seq=seq, revision=1, rule_id="r", **changes)
             await self.broker.publisher.store(subjects.deliveries(target_id), encode(owed))
 
     async def queued(self, target_id: str) -> int:

@@ -53,6 +53,22 @@ async def test_delivered_recorded_acked(rig: Rig) -> None:
         assert {name for name, check in checks.items() if check["status"] == "down"} == {"serving"}
 
 
+async def test_the_text_of_a_template_is_sent_as_it_stands_on_every_attempt(rig: Rig) -> None:
+    await rig.save("a", config={**SOON, "signing_secret": SECRET})
+    rig.receiver.statuses["a"] = lambda _: 503
+    await rig.owe("a", 7, body='{"event_id": "of the template"}', content_type="application/vnd.x+json")
+    async with forwarding(rig):
+        await until_settled(rig, "a")
+    assert len(rig.receiver.seen) == 3
+    for _, headers, body in rig.receiver.seen:
+        assert body == {"event_id": "of the template"}
+        assert (headers["content-type"], headers["webhook-id"]) == ("application/vnd.x+json", webhook_id(event(7)))
+        Webhook(SECRET).verify('{"event_id": "of the template"}', headers)
+    [letter] = await rig.dead("a")
+    assert (letter.delivery.body, letter.delivery.content_type) == ('{"event_id": "of the template"}', "application/vnd.x+json")
+    assert decode_event(letter.delivery.event) == event(7)
+
+
 async def test_a_failed_delivery_is_parked_with_its_history(rig: Rig) -> None:
     await rig.save("a", config=LATER)
     rig.receiver.statuses["a"] = lambda _: 503

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from services.process.pipeline import Pipeline
 from services.process.rulebook import Rules
 from tas_mcp.documents import Document
 from tas_mcp.errors import Rejected, Unavailable
-from tas_mcp.messages import PubAck, RoutedTo, decode_event, encode
+from tas_mcp.messages import PubAck, RoutedTo, decode_event, encode, webhook_id
 from tests.services.process.rig import Hand, Notes, Published, Stand, as_outcomes, as_publisher, document, event, rule
 from tests.shared.rig import until
 
@@ -170,6 +171,58 @@ async def test_a_full_queue_makes_a_dead_letter_or_drops() -> None:
     found.stored()
     results = {each.target_id: each.result for each in found.notes.last().targets}
     assert results == {"dead": "queue_full", "drop": "dropped", "room": "queued"}
+
+
+def reshaping(**transform: Any) -> dict[str, Any]:
+    return {"rules": [{"id": "r", "transform": transform}]}
+
+
+async def test_a_transform_makes_the_delivery_of_its_target_alone() -> None:
+    found = await bench(
+        document("data", **reshaping(add_fields={"data.tier": "gold"})),
+        document("plain"),
+        document("text", **reshaping(template="{{ event.data.amount }} EUR", content_type="text/plain")),
+    )
+    found.handle(encode(event(data=b'{"amount":  150}')))
+    data, plain, text = (each.delivery for each in sorted(found.stand.published, key=lambda each: each.subject))
+    assert bytes(decode_event(data.event).data) == b'{"amount":150,"tier":"gold"}'
+    assert (data.body, data.content_type, data.rule_id, data.event_seq) == (None, None, "r", 5)
+    assert bytes(plain.event) == encode(event(data=b'{"amount":  150}'))
+    assert (text.body, text.content_type) == ("150 EUR", "text/plain")
+    assert decode_event(text.event) == event(data=b'{"amount":  150}')
+    assert {webhook_id(decode_event(each.event)) for each in (data, plain, text)} == {webhook_id(event())}
+
+
+async def test_a_transform_that_fails_is_dead_with_the_reason_and_the_input() -> None:
+    found = await bench(document("a", 3, **reshaping(rename_fields={"data.amount": "data.sum"}, add_fields={"data.sum.x": 1})))
+    found.handle()
+    published = found.stored()
+    letter = published.letter
+    assert (published.subject, published.msg_id) == ("tas.dead.a", "5:a:d0")
+    assert (letter.reason, letter.target_id, letter.event_id) == ("transform_failed", "a", "e1")
+    assert letter.detail == "add_fields: data.sum.x cannot be written: a number has no member 'x'"
+    assert decode_event(letter.delivery.event) == event()
+    assert (letter.delivery.body, letter.delivery.revision, letter.delivery.rule_id) == (None, 3, "r")
+    assert found.notes.last().targets == [RoutedTo("a", 3, "r", "transform_failed")]
+    found.notes.records[0][1]()
+    assert found.hand.answers == [ACK]
+
+
+async def test_dead_letters_of_transformed_events() -> None:
+    """What a full queue turned away can be put back as it is; of what was too large the input is kept."""
+    found = await bench(document("full", **reshaping(template="x")), document("large", **reshaping(template="y")), full=("full",))
+    found.handle()
+    full = found.stand.answer(PubAck("S", 1))
+    assert (full.letter.reason, full.letter.delivery.body) == ("queue_full", "x")
+    found.stand.answer(Rejected("TOO_LARGE", "too large"))
+    large = found.stored()
+    assert (large.letter.reason, large.letter.delivery.body) == ("output_too_large", None)
+
+
+async def test_what_is_dropped_is_not_transformed() -> None:
+    found = await bench(document("a", config={"overflow": "drop"}, **reshaping(add_fields={"data.amount.x": 1})), full=("a",))
+    found.handle()
+    assert found.notes.last().targets == [RoutedTo("a", 1, "r", "dropped")]
 
 
 async def test_only_dropped_is_recorded_too() -> None:

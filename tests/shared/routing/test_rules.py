@@ -8,10 +8,10 @@ from hypothesis import given
 
 from tas_mcp.errors import Flaw, Rejected
 from tas_mcp.messages import Event
-from tas_mcp.routing import Condition, Rule, View, compile_rules
+from tas_mcp.routing import Condition, Rule, Transform, View, compile_rules
 from tas_mcp.routing.conditions import MAX_CONDITIONS
 from tas_mcp.routing.rules import MAX_RULES
-from tests.shared.routing.reference import a_view, decide, events, rule_lists
+from tests.shared.routing.reference import a_view, data_of, decide, events, rule_lists
 
 VIEW = a_view({"amount": 100})
 
@@ -124,3 +124,20 @@ def test_the_document_is_strict_and_has_defaults() -> None:
     for text in ("{}", '{"id": "r", "condition": []}', '{"id": "r", "priority": "high"}'):
         with pytest.raises(msgspec.ValidationError):
             msgspec.json.decode(text, type=Rule)
+
+
+def test_the_transform_of_a_rule_is_compiled_with_it() -> None:
+    given = Transform(add_fields={"data.x": 1})
+    decision = compile_rules([Rule(id="a", transform=given), Rule(id="b")]).decide(a_view({}))
+    assert decision is not None
+    assert decision.reshape is not None
+    assert data_of(decision.reshape(a_view({})).event) == {"x": 1}
+    bad = Transform(add_fields={"event_id": 1, "data.x": "{{"}, jsonata="(")
+    with pytest.raises(Rejected) as caught:
+        compile_rules([Rule(id="a"), Rule(id="b", sample=-1, transform=bad)])
+    assert [flaw.pointer for flaw in caught.value.flaws] == [
+        "/rules/1/sample",
+        "/rules/1/transform/add_fields/event_id",
+        "/rules/1/transform/add_fields/data.x",
+        "/rules/1/transform/jsonata",
+    ]

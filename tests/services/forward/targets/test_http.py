@@ -15,7 +15,7 @@ from msgspec import Raw
 from standardwebhooks.webhooks import Webhook
 
 from services.forward.connection import Answer
-from services.forward.targets import open_sender
+from services.forward.targets import TextSender, open_sender
 from services.forward.targets.http import check_answer, request_head, retry_after
 from services.forward.verdict import Failed, Refused
 from tas_mcp import targets
@@ -23,6 +23,7 @@ from tas_mcp.http import application, listening
 from tas_mcp.messages import Event, webhook_id
 from tests.services.forward.rig import OPEN
 
+OWN_TYPE = {"headers": {"Content-Type": "application/xml"}}
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
@@ -160,3 +161,17 @@ def test_retry_after_takes_any_text(value: str) -> None:
 def test_the_head_of_a_request(endpoint: str, line: str, host: str) -> None:
     found = request_head(endpoint, {"X-A": "b"}).decode().split("\r\n")
     assert found == [line, f"Host: {host}", "X-A: b", ""]
+
+
+async def test_the_text_of_a_template_goes_as_it_stands() -> None:
+    async with serving() as server:
+        given = {"id": "t", "type": "http", "endpoint": f"http://127.0.0.1:{server.port}/", "config": OWN_TYPE}
+        async with open_sender(targets.check(given)[0]) as sender:
+            assert isinstance(sender, TextSender)
+            assert await sender.send_text(event(), "Grüße", "text/plain; charset=utf-8") == 200
+            assert await sender.send_text(event(), "<x/>", None) == 200
+            assert await sender.send(event()) == 200
+    types = [(headers["content-type"], body) for _, headers, body in server.seen]
+    assert types[:2] == [("text/plain; charset=utf-8", "Grüße".encode()), ("application/xml", b"<x/>")]
+    assert types[2][0] == "application/xml"
+    assert {headers["webhook-id"] for _, headers, _ in server.seen} == {webhook_id(event())}
