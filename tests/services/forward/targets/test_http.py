@@ -166,7 +166,7 @@ def test_the_head_of_a_request(endpoint: str, line: str, host: str) -> None:
 async def test_the_text_of_a_template_goes_as_it_stands() -> None:
     async with serving() as server:
         given = {"id": "t", "type": "http", "endpoint": f"http://127.0.0.1:{server.port}/", "config": OWN_TYPE}
-        async with open_sender(targets.check(given)[0]) as sender:
+        async with open_sender(targets.check(given)[0], OPEN) as sender:
             assert isinstance(sender, TextSender)
             assert await sender.send_text(event(), "Grüße", "text/plain; charset=utf-8") == 200
             assert await sender.send_text(event(), "<x/>", None) == 200
