@@ -25,6 +25,10 @@ PURE = (
     "tas_mcp.schemas",
     "services.control.difference",
     "services.forward.addresses",
+    "services.forward.breaker",
+    "services.forward.rate",
+    "tas_mcp.status",
+    "services.forward.concurrency",
     "services.forward.retry",
     "services.forward.cloudevents",
     "services.forward.formats",
@@ -42,7 +46,7 @@ PURE_LIBRARIES = frozenset(
     __future__ abc base64 binascii bisect collections contextlib contextvars copy dataclasses datetime decimal difflib enum
     fnmatch functools hashlib heapq hmac ipaddress itertools json keyword math operator random re string struct sys textwrap types
     typing unicodedata urllib.parse zlib
-    cel httptools jsonata jsonschema_rs liquid msgspec re2
+    cel httptools jsonata jsonschema_rs liquid msgspec re2 tenacity
     """.split()
 )
 
@@ -63,7 +67,7 @@ OWNERS = {
     "prometheus_client": ("tas_mcp.telemetry", "tas_mcp.metrics"),
     "re2": ("tas_mcp.routing",),
     "structlog": ("tas_mcp.telemetry",),
-    "tenacity": ("tas_mcp.broker",),
+    "tenacity": ("tas_mcp.broker", "services.forward.retry"),
     "typer": ("services.cli",),
     "yaml": ("tas_mcp.target_files", "services.control.openapi"),
 }

@@ -1,7 +1,9 @@
 """The targets over HTTP: ``/api/v1/forwarding/targets``."""
 
+import time
 from typing import Any, cast
 
+import msgspec
 from aiohttp import web
 
 from services.control.editing import Editor, Queue, Saved, missing
@@ -11,6 +13,8 @@ from services.control.store import Entry, Store
 from services.control.topology import Topology
 from tas_mcp import targets
 from tas_mcp.http import json_response
+from tas_mcp.status import Status
+from tas_mcp.statuses import StatusBucket
 
 PATH = "/api/v1/forwarding/targets"
 ONE = PATH + "/{id}"
@@ -24,8 +28,8 @@ SWITCHES: dict[str, dict[str, Any]] = {
 """``POST .../{id}/<switch>``: what it changes."""
 
 
-def routes(topology: Topology, store: Store, editor: Editor, readings: Readings) -> list[web.RouteDef]:
-    api = _Api(store, editor, readings)
+def routes(topology: Topology, store: Store, editor: Editor, readings: Readings, statuses: StatusBucket) -> list[web.RouteDef]:
+    api = _Api(store, editor, readings, statuses)
     handlers = [
         web.post(PATH, guarded(topology, api.create)),
         web.get(PATH, guarded(topology, api.list)),
@@ -37,10 +41,11 @@ def routes(topology: Topology, store: Store, editor: Editor, readings: Readings)
 
 
 class _Api:
-    def __init__(self, store: Store, editor: Editor, readings: Readings) -> None:
+    def __init__(self, store: Store, editor: Editor, readings: Readings, statuses: StatusBucket) -> None:
         self._store = store
         self._editor = editor
         self._readings = readings
+        self._statuses = statuses
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         made = await self._editor.create(await json_body(request), note(request))
@@ -52,9 +57,21 @@ class _Api:
         return saved(await self._editor.replace(request.match_info["id"], await json_body(request), check, why), "updated")
 
     async def switch(self, request: web.Request) -> web.StreamResponse:
-        changes = SWITCHES[request.path.rpartition("/")[2]]
-        check, why = precondition(request), note(request)
-        return saved(await self._editor.change(request.match_info["id"], changes, check, why), "updated")
+        target_id, switch = request.match_info["id"], request.path.rpartition("/")[2]
+        changed = await self._editor.change(target_id, SWITCHES[switch], precondition(request), note(request))
+        if switch == "enable":
+            await self._revive(target_id)
+        return saved(changed, "updated")
+
+    async def _revive(self, target_id: str) -> None:
+        """Forget that it was gone, or down."""
+
+        def revived(old: Status) -> Status | None:
+            if not old.gone and not old.open_until:
+                return None
+            return msgspec.structs.replace(old, gone=False, open_until=0.0, closed_at=time.time())
+
+        await self._statuses.change(target_id, await self._statuses.read(target_id), revived)
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
         queue = cast(Queue, choice(request, "queue", ("dead", "discard")))

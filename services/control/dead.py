@@ -1,5 +1,6 @@
 """The dead letters: read, put back, thrown away."""
 
+import time
 from typing import Any, NamedTuple
 
 import msgspec
@@ -112,7 +113,8 @@ class DeadLetters:
         if target is None:
             raise Rejected("CONFLICT", f"there is no target {body.target_id!r} any more; create it, then redrive")
         redrives = body.delivery.redrives + 1
-        delivery = msgspec.structs.replace(body.delivery, event=event, attempts=[], redrives=redrives)
+        at = time.time()
+        delivery = msgspec.structs.replace(body.delivery, event=event, attempts=[], redrives=redrives, redriven_at=at)
         if _untransformed(body):
             delivery = _transformed(delivery, target)
         msg_id = f"{delivery.event_seq}:{body.target_id}:r{redrives}"

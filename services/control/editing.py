@@ -7,12 +7,12 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from services.control.lanes import Lanes
-from services.control.presence import Presences
 from services.control.removal import Removals
 from services.control.requests import Precondition
 from services.control.store import Entry, Note, Store
 from tas_mcp import targets, telemetry
 from tas_mcp.errors import Rejected
+from tas_mcp.presence import Presences
 from tas_mcp.targets import AnyTarget, Removed
 
 log = telemetry.logger("editing")

@@ -10,7 +10,6 @@ from services.control.history import History
 from services.control.janitor import Janitor
 from services.control.lanes import Lanes
 from services.control.parked import Parked
-from services.control.presence import Presences
 from services.control.readings import Readings
 from services.control.removal import Removals
 from services.control.requests import BODY_BYTES
@@ -19,7 +18,9 @@ from services.control.settings import Settings
 from services.control.store import Store
 from services.control.topology import Topology
 from tas_mcp.broker import JetStream
+from tas_mcp.presence import Presences
 from tas_mcp.service import Runtime, run
+from tas_mcp.statuses import StatusBucket
 
 
 @asynccontextmanager
@@ -28,11 +29,12 @@ async def control(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     jetstream = JetStream(connection)
     topology = Topology(connection, settings)
     store = Store(jetstream, publisher)
+    statuses = StatusBucket(jetstream, publisher)
     presences = Presences(connection, "process")
     lanes = Lanes(jetstream, store, settings)
     parked = Parked(jetstream, publisher)
-    removals = Removals(jetstream, store, lanes, parked, presences)
-    readings = Readings(jetstream, store)
+    removals = Removals(jetstream, store, lanes, parked, presences, statuses)
+    readings = Readings(jetstream, store, statuses)
     editor = Editor(store, lanes, presences, removals)
     steps = {
         "retention": Retention(jetstream, settings.event_retention_seconds).purge,
@@ -44,7 +46,7 @@ async def control(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     runtime.ops.check("streams", lambda: topology.trouble)
     runtime.mount(
         [
-            *api_targets.routes(topology, store, editor, readings),
+            *api_targets.routes(topology, store, editor, readings, statuses),
             *api_revisions.routes(topology, store, editor, History(jetstream)),
             *api_dead.routes(topology, DeadLetters(jetstream, publisher, store)),
             *api_stats.routes(topology, readings),

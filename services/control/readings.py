@@ -10,6 +10,7 @@ from services.control.streams import SHARES
 from tas_mcp import subjects, telemetry
 from tas_mcp.broker import BrokerError, JetStream
 from tas_mcp.broker.jetstream import CONSUMER_NOT_FOUND
+from tas_mcp.statuses import StatusBucket
 
 MAX_TARGETS = 1000
 """For how many targets one answer tells the counts."""
@@ -21,9 +22,12 @@ PENDING = telemetry.gauge("mcp_consumer_pending", "Messages that a consumer is n
 class Readings:
     """Reads from the broker."""
 
-    def __init__(self, jetstream: JetStream, store: Store, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, jetstream: JetStream, store: Store, statuses: StatusBucket, clock: Callable[[], float] = time.time
+    ) -> None:
         self._jetstream = jetstream
         self._store = store
+        self._statuses = statuses
         self._clock = clock
         self._shown: set[tuple[str, str]] = set()
 
@@ -87,12 +91,16 @@ class Readings:
             if error.err_code != CONSUMER_NOT_FOUND:
                 raise
             state, pending = "waiting", 0  # the janitor makes it again
+        _, found = await self._statuses.read(entry.id)
         return {
-            "state": state,
+            "state": "gone" if found.gone else state,
+            "breaker": "open" if found.open_until > self._clock() else "closed",
             "pending": pending,
             "parked": await self._jetstream.count(subjects.DELIVERIES, subjects.all_retries(entry.id)),
             "dead": await self._jetstream.count(subjects.DEAD, subjects.dead(entry.id)),
             "oldest_pending_seconds": await self._oldest(subjects.deliveries(entry.id)) if pending else None,
+            "last_success": found.last_success or None,
+            "last_error": {"detail": found.last_error, "at": found.last_error_at} if found.last_error else None,
         }
 
     async def _oldest(self, subject: str) -> float | None:

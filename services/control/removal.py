@@ -5,11 +5,12 @@ tombstone -> no process replica routes to it -> its queue is dead-lettered by fo
 
 from services.control.lanes import Lanes
 from services.control.parked import Parked
-from services.control.presence import Presences
 from services.control.store import Entry, Store
 from tas_mcp import subjects, telemetry
 from tas_mcp.broker import JetStream
 from tas_mcp.errors import Rejected
+from tas_mcp.presence import Presences
+from tas_mcp.statuses import StatusBucket
 
 log = telemetry.logger("removal")
 
@@ -24,12 +25,21 @@ ROUND_SECONDS = 0.1
 class Removals:
     """Finishes what a tombstone has begun; may be called at any time, by any replica, again and again."""
 
-    def __init__(self, jetstream: JetStream, store: Store, lanes: Lanes, parked: Parked, presences: Presences) -> None:
+    def __init__(
+        self,
+        jetstream: JetStream,
+        store: Store,
+        lanes: Lanes,
+        parked: Parked,
+        presences: Presences,
+        statuses: StatusBucket,
+    ) -> None:
         self._jetstream = jetstream
         self._store = store
         self._lanes = lanes
         self._parked = parked
         self._presences = presences
+        self._statuses = statuses
 
     async def finish_all(self) -> None:
         """One step forward for every tombstone."""
@@ -52,6 +62,7 @@ class Removals:
         if await self._owed(entry.id):
             return False
         await self._lanes.delete(entry.id)
+        await self._statuses.erase(entry.id)
         try:
             await self._store.erase(entry.id, entry.revision)
         except Rejected as error:

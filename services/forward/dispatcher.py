@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from services.forward.guard import Guard
 from services.forward.lane import Lane
+from services.forward.statuses import Statuses
 from tas_mcp import targets, telemetry
 from tas_mcp.broker import Connection, Publisher
 from tas_mcp.documents import Document
@@ -20,10 +21,13 @@ SHOWN = 3
 class Dispatcher:
     """Holds the lanes of all targets."""
 
-    def __init__(self, connection: Connection, publisher: Publisher, outcomes: Outcomes, guard: Guard) -> None:
+    def __init__(
+        self, connection: Connection, publisher: Publisher, outcomes: Outcomes, statuses: Statuses, guard: Guard
+    ) -> None:
         self._connection = connection
         self._publisher = publisher
         self._outcomes = outcomes
+        self._statuses = statuses
         self._guard = guard
         self._lanes: dict[str, tuple[Lane, AsyncExitStack]] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -61,7 +65,8 @@ class Dispatcher:
         if change.key in self._lanes:
             await self._lanes[change.key][0].use(target)
             return
-        lane, stack = Lane(self._connection, self._publisher, self._outcomes, self._guard, target), AsyncExitStack()
+        lane = Lane(self._connection, self._publisher, self._outcomes, self._statuses, self._guard, target)
+        stack = AsyncExitStack()
         await stack.enter_async_context(lane.running())
         self._lanes[change.key] = lane, stack
 

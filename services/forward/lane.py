@@ -5,38 +5,41 @@
                  -> refused   -> dead letter -> record the attempt -> ack
 
 A delivery is acked after what follows from it is stored, never before; while that cannot be stored the lane holds it, marked in
-progress, does not send it again, and by that soon stops pulling.
+progress, does not send it again, and by that soon stops pulling. How many are under way at once is the gate's to say; at none
+(paused, down, gone) the lane gives back what waits, and stops pulling.
 """
 
 import asyncio
+import math
 import random
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
 from msgspec import Raw
 
 from services.forward.counted import Counted
+from services.forward.gate import Gate
 from services.forward.guard import Guard
-from services.forward.retry import rfc3339, wait
+from services.forward.rate import Rate
+from services.forward.retry import wait
+from services.forward.statuses import Statuses
+from services.forward.storage import Storage
 from services.forward.targets import Sender, TextSender, open_sender
-from services.forward.verdict import Failed, Refused
+from services.forward.verdict import Failed, Gone, Refused
 from tas_mcp import subjects, telemetry
 from tas_mcp.broker import Connection, JetStream, Publisher, Pulled, Puller
-from tas_mcp.errors import Rejected, Unavailable
+from tas_mcp.errors import Rejected
 from tas_mcp.messages import (
     Attempt,
     Attempted,
-    DeadLetter,
     Delivery,
     Event,
-    PubAck,
     decode_delivery,
     decode_event,
     encode,
-    without_data,
 )
 from tas_mcp.outcomes import Outcomes
 from tas_mcp.targets import AnyTarget, Removed
@@ -45,8 +48,6 @@ log = telemetry.logger("lane")
 
 HELD = 1000
 """How many deliveries a lane holds at most; with less concurrency, four times that: what can be sent well within ack_wait."""
-REMOVAL_CONCURRENCY = 64
-AGAIN_SECONDS = 0.5
 ERROR_CHARACTERS = 300
 
 
@@ -54,11 +55,17 @@ class Lane:
     """Delivers to one target. ``use`` changes the target while it runs."""
 
     def __init__(
-        self, connection: Connection, publisher: Publisher, outcomes: Outcomes, guard: Guard, target: AnyTarget | Removed
+        self,
+        connection: Connection,
+        publisher: Publisher,
+        outcomes: Outcomes,
+        statuses: Statuses,
+        guard: Guard,
+        target: AnyTarget | Removed,
     ) -> None:
+        jetstream = JetStream(connection)
         self._guard = guard
-        self._jetstream = JetStream(connection)
-        self._publisher = publisher
+        self._storage = Storage(jetstream, publisher, target.id)
         self._outcomes = outcomes
         self._target = target
         self._sender: Sender | None = None
@@ -70,7 +77,8 @@ class Lane:
         self._deadlines: dict[asyncio.Task[None] | None, float] = {}
         self._overdue: set[asyncio.Task[None] | None] = set()
         self._busy = asyncio.Event()
-        self._concurrency = 1
+        self._gate = Gate(target, statuses, self._adjust)
+        self._rate: Rate | None = None
         self._puller = Puller(
             connection,
             subjects.DELIVERIES,
@@ -90,19 +98,9 @@ class Lane:
         sender = None if isinstance(target, Removed) else await senders.enter_async_context(open_sender(target, self._guard))
         old, seconds = self._senders, 0.0 if isinstance(self._target, Removed) else self._target.delivery.timeout
         self._target, self._sender, self._senders = target, sender, senders
-        if isinstance(target, Removed):
-            self._concurrency = REMOVAL_CONCURRENCY
-            self._puller.resume()
-        else:
-            self._concurrency = target.delivery.concurrency
-            self._puller.resize(min(HELD, 4 * self._concurrency))
-            if target.paused:
-                self._puller.pause()
-                while self._waiting:
-                    self._waiting.pop().nak()
-            else:
-                self._puller.resume()
-        self._start_workers()
+        limit = None if isinstance(target, Removed) else target.delivery.rate_limit
+        self._rate = Rate(limit.requests_per_second, limit.burst or max(1.0, limit.requests_per_second)) if limit else None
+        self._gate.use(target)
         retiring = asyncio.create_task(_close_after(old, seconds))
         self._retired.add(retiring)
         retiring.add_done_callback(self._retired.discard)
@@ -111,6 +109,7 @@ class Lane:
     async def running(self) -> AsyncIterator["Lane"]:
         """Pull and deliver while inside; leaving finishes what is held (the caller bounds the wait)."""
         await self.use(self._target)
+        self._gate.open()
         ticker = asyncio.create_task(self._tick())
         try:
             async with self._puller.running():
@@ -120,24 +119,37 @@ class Lane:
                 task.cancel()
             await asyncio.gather(ticker, *self._workers, *self._retired, return_exceptions=True)
             await self._senders.aclose()
+            self._gate.close()
             self._counted.forget()
 
     def _take(self, pulled: Pulled) -> None:
-        if not isinstance(self._target, Removed) and self._target.paused:
-            pulled.nak()  # it was asked for before the pause
+        if not self._gate.width:
+            pulled.nak()  # it was asked for before the gate closed
             return
         self._waiting.append(pulled)
         self._start_workers()
 
+    def _adjust(self) -> None:
+        """Follow the gate."""
+        width = self._gate.width
+        if width:
+            self._puller.resize(min(HELD, 4 * width))
+            self._puller.resume()
+            self._start_workers()
+        else:
+            self._puller.pause()
+            while self._waiting:
+                self._waiting.pop().nak()
+
     def _start_workers(self) -> None:
         """A worker lives as long as something waits, so that an idle lane has none and a busy one makes no task per delivery."""
-        while len(self._workers) < min(self._concurrency, len(self._workers) + len(self._waiting)):
+        while len(self._workers) < min(self._gate.width, len(self._workers) + len(self._waiting)):
             worker = asyncio.create_task(self._work())
             self._workers.add(worker)
 
     async def _work(self) -> None:
         try:
-            while self._waiting and len(self._workers) <= self._concurrency:
+            while self._waiting and len(self._workers) <= self._gate.width:
                 pulled = self._waiting.popleft()
                 try:
                     await self._handle(pulled)
@@ -154,31 +166,58 @@ class Lane:
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             await self._unreadable(pulled, str(error))
             return
+        if self._rate is not None and (seconds := self._rate.take(time.monotonic())):
+            await asyncio.sleep(seconds)
+        if not self._gate.width or (self._gate.probing and not await self._gate.probe()):
+            pulled.nak()  # the gate closed meanwhile, or another replica is trying
+            return
         target, sender = self._target, self._sender
         if isinstance(target, Removed) or sender is None:
             await self._remove(pulled, delivery, event, discard=isinstance(target, Removed) and target.queue == "discard")
             return
+        until = expiry(target, delivery, event)
+        if time.time() > until:
+            await self._give_up(pulled, delivery, event, "expired", "it was not delivered in time (expires)")
+            return
         attempt, failure = await self._attempt(target, sender, delivery, event)
         if failure is None:
+            self._gate.delivered(attempt.duration_ms / 1e3, len(self._workers))
             self._counted.delivered(attempt, time.time() - event.accepted_at / 1e9)
             self._record(pulled, delivery, event, attempt, "delivered")
             return
-        delivery.attempts.append(attempt)
         self._counted.failed(attempt)
+        self._gate.failed(failure)
+        if isinstance(failure, Gone):
+            await self._gate.disable(failure)
+            self._record(pulled, delivery, event, attempt, "gone", pulled.nak)  # it stays in the queue, as all the others
+            return
+        delivery.attempts.append(attempt)
+        await self._follow_up(pulled, delivery, event, target, failure, until)
+
+    async def _follow_up(
+        self, pulled: Pulled, delivery: Delivery, event: Event, target: AnyTarget, failure: Failed | Refused, until: float
+    ) -> None:
+        """Park a delivery whose last attempt failed, or give it up."""
+        attempt = delivery.attempts[-1]
+        ended = attempt.at + attempt.duration_ms / 1e3
         seconds, reason = None, "refused"
         if isinstance(failure, Failed):
-            schedule, reason = target.delivery.retry.schedule, "attempts_exhausted"
-            seconds = wait(schedule, len(delivery.attempts), failure.retry_after, random.random)
+            reason = "attempts_exhausted"
+            elapsed = ended - delivery.attempts[0].at
+            seconds = wait(target.delivery.retry, len(delivery.attempts), failure.retry_after, elapsed, random.random)
+            if seconds is not None and ended + seconds > until:
+                seconds, reason = None, "expired"
         if seconds is not None:
             try:
-                await self._park(delivery, attempt.at + attempt.duration_ms / 1e3 + seconds)
+                await self._storage.park(delivery, ended + seconds)
             except Rejected:  # too large with its history
                 seconds, reason = None, "output_too_large"
         if seconds is not None:
             self._counted.retried()
             self._record(pulled, delivery, event, attempt, "retrying")
         else:
-            await self._bury(delivery, event, reason, attempt.error)
+            await self._storage.bury(delivery, event, reason, attempt.error)
+            self._counted.died()
             self._record(pulled, delivery, event, attempt, "dead")
         log.warning(
             "delivery failed",
@@ -233,52 +272,19 @@ class Lane:
             seconds = 0.0 if isinstance(self._target, Removed) else self._target.delivery.timeout
             await asyncio.sleep(min(0.25, max(0.01, seconds / 20)))
 
-    async def _park(self, delivery: Delivery, at: float) -> None:
-        """Have the broker put the delivery back at a time. The same subject replaces a schedule of the same delivery, hence no
-        message id: one would be taken for a duplicate when an attempt is made twice, and not be stored."""
-        headers = {
-            "Nats-Schedule": "@at " + rfc3339(at),
-            "Nats-Schedule-Target": subjects.deliveries(self._target.id),
-        }
-        await self._store(subjects.retries(self._target.id, delivery.event_seq), encode(delivery), headers=headers)
-
-    async def _bury(self, delivery: Delivery, event: Event, reason: str, detail: str, msg_id: str = "") -> None:
-        """Store the delivery as a dead letter."""
-        letter = DeadLetter(
-            target_id=self._target.id,
-            event_id=event.event_id,
-            reason=reason,
-            detail=detail,
-            at=time.time(),
-            delivery=delivery,
-        )
-        subject = subjects.dead(self._target.id)
-        msg_id = msg_id or f"{delivery.event_seq}:{self._target.id}:d{delivery.redrives}"
-        try:
-            ack = await self._store(subject, encode(letter), msg_id=msg_id)
-        except Rejected as error:  # too large by its history: keep all but the data, which is still in EVENTS
-            letter = without_data(letter, event, error.detail)
-            ack = await self._store(subject, encode(letter))
-        if ack.duplicate and await self._jetstream.message(subjects.DEAD, ack.seq) is None:
-            await self._store(subject, encode(letter))  # the twin was redriven or discarded meanwhile
-        self._counted.died()
-
-    async def _store(self, subject: str, payload: bytes, *, msg_id: str = "", headers: dict[str, str] | None = None) -> PubAck:
-        """Publish until it is stored."""
-        while True:
-            try:
-                return await self._publisher.store(subject, payload, msg_id=msg_id, headers=headers)
-            except Unavailable as error:
-                log.warning("not stored, trying again", subject=subject, detail=error.detail)
-                await asyncio.sleep(AGAIN_SECONDS)
-
     async def _remove(self, pulled: Pulled, delivery: Delivery, event: Event, *, discard: bool) -> None:
         """The target was deleted: what was owed to it is dead, or dropped where its owner said so."""
-        attempt = Attempt(number=len(delivery.attempts), at=time.time(), duration_ms=0.0, error="target removed")
-        if discard:
-            self._record(pulled, delivery, event, attempt, "dropped")
+        if not discard:
+            await self._give_up(pulled, delivery, event, "target_removed", "the target was deleted")
             return
-        await self._bury(delivery, event, "target_removed", "the target was deleted")
+        attempt = Attempt(number=len(delivery.attempts), at=time.time(), duration_ms=0.0, error="target removed")
+        self._record(pulled, delivery, event, attempt, "dropped")
+
+    async def _give_up(self, pulled: Pulled, delivery: Delivery, event: Event, reason: str, detail: str) -> None:
+        """A dead letter without another attempt."""
+        attempt = Attempt(number=len(delivery.attempts), at=time.time(), duration_ms=0.0, error=detail)
+        await self._storage.bury(delivery, event, reason, detail)
+        self._counted.died()
         self._record(pulled, delivery, event, attempt, "dead")
 
     async def _unreadable(self, pulled: Pulled, detail: str) -> None:
@@ -288,11 +294,20 @@ class Lane:
             event_id=f"delivery-{pulled.seq}", event_type="", source="", timestamp=0, accepted_at=0, data=Raw(encode(pulled.data))
         )
         delivery = Delivery(event=Raw(encode(event)), event_seq=0, revision=0)
-        await self._bury(delivery, event, "unreadable", detail, f"{event.event_id}:{self._target.id}")
+        await self._storage.bury(delivery, event, "unreadable", detail, f"{event.event_id}:{self._target.id}")
+        self._counted.died()
         pulled.ack()
 
-    def _record(self, pulled: Pulled, delivery: Delivery, event: Event, attempt: Attempt, result: str) -> None:
-        """Account for the attempt, then ack."""
+    def _record(
+        self,
+        pulled: Pulled,
+        delivery: Delivery,
+        event: Event,
+        attempt: Attempt,
+        result: str,
+        done: Callable[[], None] | None = None,
+    ) -> None:
+        """Account for the attempt, then ack (or what ``done`` does)."""
         record = Attempted(
             delivery.event_seq,
             event.event_id,
@@ -306,7 +321,14 @@ class Lane:
             attempt.at,
             attempt.error,
         )
-        self._outcomes.record(record, pulled.ack)
+        self._outcomes.record(record, done or pulled.ack)
+
+
+def expiry(target: AnyTarget, delivery: Delivery, event: Event) -> float:
+    """When a delivery is too old to be tried: counted from its event's acceptance, or its last redrive. Unix seconds."""
+    if target.delivery.expires is None:
+        return math.inf
+    return max(event.accepted_at / 1e9, delivery.redriven_at) + target.delivery.expires
 
 
 async def _send(sender: Sender, delivery: Delivery, event: Event) -> int:

@@ -1,16 +1,23 @@
 """The forward service: its parts, put together."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from services.forward.addresses import networks
 from services.forward.dispatcher import Dispatcher
 from services.forward.guard import Guard
 from services.forward.settings import Settings
+from services.forward.statuses import Statuses
 from tas_mcp import subjects
-from tas_mcp.documents import Follower
+from tas_mcp.broker import JetStream
+from tas_mcp.documents import Document, Follower
 from tas_mcp.outcomes import Outcomes
 from tas_mcp.service import Runtime, run
+from tas_mcp.statuses import StatusBucket
+
+STATUS_SECONDS = 3.0
+"""How long the lanes wait for what is known of their targets (gone, down), before they go by what they find out themselves."""
 
 
 @asynccontextmanager
@@ -18,13 +25,24 @@ async def forward(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     connection, publisher, ops = runtime.connection, runtime.publisher, runtime.ops
     outcomes = Outcomes(publisher, subjects.ATTEMPTS)
     guard = Guard(networks(settings.allowed_networks), settings.nats_url.split(","))
-    dispatcher = Dispatcher(connection, publisher, outcomes, guard)
-    targets = Follower(connection, subjects.TARGETS_BUCKET, dispatcher.use)
+    statuses = Statuses(StatusBucket(JetStream(connection), publisher))
+    dispatcher = Dispatcher(connection, publisher, outcomes, statuses, guard)
+    followed = Follower(connection, subjects.STATUS_BUCKET, statuses.use)
+
+    async def changed(documents: Sequence[Document]) -> None:
+        await asyncio.wait([known], timeout=STATUS_SECONDS)
+        await dispatcher.use(documents)
+
+    targets = Follower(connection, subjects.TARGETS_BUCKET, changed)
     ops.check("targets", lambda: targets.trouble)
     ops.check("lanes", lambda: dispatcher.trouble)
     ops.check("outcomes", lambda: outcomes.trouble)
-    async with outcomes.running(), dispatcher.running(), targets.running():
-        yield
+    known = asyncio.create_task(followed.loaded.wait())
+    try:
+        async with outcomes.running(), statuses.running(), followed.running(), dispatcher.running(), targets.running():
+            yield
+    finally:
+        known.cancel()
 
 
 def main() -> None:

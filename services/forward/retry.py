@@ -1,22 +1,48 @@
-"""When to try again. Pure: the schedule and the randomness are passed in."""
+"""When to try again. Pure: the policy and the randomness are passed in."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, cast
+
+from tenacity import RetryCallState, wait_chain, wait_exponential, wait_fixed
+from tenacity.wait import wait_base
+
+from tas_mcp.targets import Exponential, Retry
 
 JITTER = 0.2
 
 
-def wait(schedule: Sequence[float], failed: int, at_least: float, random: Callable[[], float]) -> float | None:
-    """Seconds until the next attempt after ``failed`` failed ones, or None when the schedule is at its end.
+def wait(retry: Retry, failed: int, at_least: float, elapsed: float, random: Callable[[], float]) -> float | None:
+    """Seconds until the next attempt after ``failed`` failed ones (1 or more), or None when there is none.
 
-    ``schedule`` is met within +-20 % (``random`` gives [0, 1)). What the target asked for (``at_least``: Retry-After) is
-    obeyed up to twice the scheduled wait, or a minute if that is longer, so that a target cannot park us for years.
+    The planned wait is met within +-20 % (``random`` gives [0, 1)). What the target asked for (``at_least``: Retry-After) is
+    obeyed up to twice the planned wait, or a minute if that is longer, so that a target cannot park us for years. ``elapsed`` is
+    the time since the first attempt: none begins beyond the policy's ``budget``.
     """
-    if failed > len(schedule):
+    if failed > most(retry):
         return None
-    scheduled = schedule[failed - 1]
-    jittered = scheduled * (1 - JITTER + 2 * JITTER * random())
-    return max(jittered, min(at_least, max(2 * scheduled, 60.0)))
+    state = RetryCallState(cast(Any, None), None, (), {})
+    state.attempt_number = failed
+    planned = _strategy(retry)(state)
+    jittered = planned * (1 - JITTER + 2 * JITTER * random())
+    seconds = max(jittered, min(at_least, max(2 * planned, 60.0)))
+    if retry.exponential is not None and elapsed + seconds > retry.exponential.budget:
+        return None
+    return seconds
+
+
+def most(retry: Retry) -> int:
+    """How often it is tried again at most."""
+    return len(retry.schedule) if retry.exponential is None else retry.exponential.attempts - 1
+
+
+@lru_cache(maxsize=1024)
+def _strategy(retry: Retry) -> wait_base:
+    policy = retry.exponential
+    if isinstance(policy, Exponential):
+        return wait_exponential(multiplier=policy.base, exp_base=policy.factor, max=policy.max)
+    return wait_chain(*map(wait_fixed, retry.schedule))
 
 
 def rfc3339(unix_seconds: float) -> str:

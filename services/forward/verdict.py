@@ -11,8 +11,13 @@ class Refused(Rejected):
         self.status = status
 
 
+class Gone(Refused):
+    """It will never take anything again: the target is to be disabled."""
+
+
 class Failed(Unavailable):
-    """It may take it later. ``status`` 0: it gave no answer; ``retry_after`` in seconds, 0: it did not say."""
+    """It may take it later. ``status`` 0: it gave no answer, 429: it has too much to do; ``retry_after`` in seconds, 0: it did
+    not say."""
 
     def __init__(self, status: int, detail: str, retry_after: float = 0.0) -> None:
         super().__init__(detail, retry_after)

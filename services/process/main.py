@@ -26,6 +26,7 @@ async def process(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
         announcer.announce()
 
     targets = Follower(connection, subjects.TARGETS_BUCKET, changed)
+    statuses = Follower(connection, subjects.STATUS_BUCKET, rules.use_statuses)
     publisher = Publisher(connection, window=4 * settings.in_flight)
     outcomes = Outcomes(publisher, subjects.ROUTED)
     room = Room(JetStream(connection), rules, lambda high: puller.pause() if high else puller.resume())
@@ -35,7 +36,7 @@ async def process(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     ops.check("events", lambda: puller.trouble)
     ops.check("outcomes", lambda: outcomes.trouble)
     ops.check("room", lambda: room.trouble)
-    async with targets.running(), publisher.running(), outcomes.running(), announcer.running():
+    async with statuses.running(), targets.running(), publisher.running(), outcomes.running(), announcer.running():
         puller.after(targets.loaded)
         async with room.running(), puller.running():
             yield

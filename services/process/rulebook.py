@@ -1,8 +1,9 @@
-"""The rules in force: compiled once per revision of a target, swapped as a whole."""
+"""The rules in force: compiled once per revision of a target, swapped as a whole. A target that is gone (it answered 410) takes
+no events, as if it were disabled."""
 
 from collections.abc import Sequence
 
-from tas_mcp import targets
+from tas_mcp import status, targets
 from tas_mcp.documents import Document, Faults
 from tas_mcp.errors import Rejected
 from tas_mcp.routing import Route, RuleBook
@@ -18,6 +19,7 @@ class Rules:
         self.targets: dict[str, AnyTarget] = {}
         self.faults = Faults("targets")
         self._routes: dict[str, Route] = {}
+        self._gone: set[str] = set()
 
     async def use(self, changes: Sequence[Document]) -> None:
         """Take account of changed documents. One that is not valid leaves its predecessor in force."""
@@ -28,7 +30,18 @@ class Rules:
                 self.faults.clear(change.key)
             except Rejected as error:
                 self.faults.add(change, error)
-        self.book = RuleBook.build(self._routes.values())
+        self._build()
+
+    async def use_statuses(self, changes: Sequence[Document]) -> None:
+        """Take account of changed statuses."""
+        gone = {change.key for change in changes if status.decode(change.value).gone}
+        back = {change.key for change in changes} - gone
+        if gone - self._gone or back & self._gone:
+            self._gone = (self._gone | gone) - back
+            self._build()
+
+    def _build(self) -> None:
+        self.book = RuleBook.build(route for key, route in self._routes.items() if key not in self._gone)
 
     def _change(self, change: Document) -> None:
         target, rules = targets.compiled(change.value) if change.value is not None else (None, None)

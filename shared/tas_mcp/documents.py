@@ -7,6 +7,7 @@ every second, and after each reconnect, finds what no hint told. (nats-py's ``wa
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
@@ -21,6 +22,9 @@ VALID = telemetry.gauge("mcp_document_valid", "0 while the newest revision of a 
 
 LOOK_SECONDS = 1.0
 SHOWN_FAULTS = 5
+WHOLE_SECONDS = 60.0
+"""How often a bucket is read whole all the same: what was purged leaves no trace to follow."""
+BATCH = 1000
 
 
 class Document(NamedTuple):
@@ -83,6 +87,21 @@ class Faults:
         return f"not valid, the old ones stay in force: {shown}{more}"
 
 
+async def changes(jetstream: JetStream, bucket: str, after: int) -> list[Document]:
+    """The documents of a bucket that changed after a revision, each as it is now, in the order of their revisions."""
+    stream, keys = subjects.bucket_stream(bucket), subjects.bucket_keys(bucket)
+    found: dict[str, Document] = {}
+    while True:
+        messages = await jetstream.direct(stream, {"seq": after + 1, "next_by_subj": keys, "batch": BATCH})
+        for message in messages:
+            each = document(message)
+            found.pop(each.key, None)
+            found[each.key] = each
+            after = each.revision
+        if len(messages) < BATCH:
+            return list(found.values())
+
+
 class Follower:
     """Follows one bucket. ``changed`` gets every document (there may be none) once at the start, then each change, in the order
     of revisions, one call at a time. ``trouble`` says why the bucket cannot be read, or ``""``; ``loaded`` is set after the first
@@ -96,6 +115,7 @@ class Follower:
         self._changed = changed
         self._known: dict[str, int] = {}
         self._last = 0
+        self._whole_at = float("-inf")
         self._look = asyncio.Event()
         self.loaded = asyncio.Event()
         self.trouble = f"bucket {bucket} was not read yet"
@@ -132,13 +152,18 @@ class Follower:
 
     async def _read(self) -> None:
         last = (await self._jetstream.stream_info(self._stream))["state"]["last_seq"]
-        if last == self._last and self.loaded.is_set():
+        whole = last < self._last or time.monotonic() - self._whole_at > WHOLE_SECONDS
+        if last == self._last and not whole:
             return
-        found = await everything(self._jetstream, self._bucket)
-        present = {each.key for each in found}
-        gone = [Document(key, last, None) for key in self._known if key not in present]
+        found = await (everything(self._jetstream, self._bucket) if whole else changes(self._jetstream, self._bucket, self._last))
         new = sorted((each for each in found if self._known.get(each.key) != each.revision), key=lambda each: each.revision)
-        if new or gone or not self.loaded.is_set():
-            await self._changed([*new, *gone])
-        self._known = {each.key: each.revision for each in found}
+        gone = dict.fromkeys(self._known.keys() - {each.key for each in found}, last) if whole else {}
+        new += [Document(key, revision, None) for key, revision in gone.items()]
+        if new or not self.loaded.is_set():
+            await self._changed(new)
+        for key in gone:
+            del self._known[key]
+        self._known.update((each.key, each.revision) for each in found)
         self._last = max(self._known.values(), default=last)
+        if whole:
+            self._whole_at = time.monotonic()

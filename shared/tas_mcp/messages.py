@@ -48,8 +48,9 @@ class Delivery(Struct, kw_only=True, omit_defaults=True):
     """One event owed to one target (the subject names which).
 
     ``event`` is an encoded ``Event``, kept raw: forwarding an untransformed event copies its bytes. ``revision`` is that of
-    the target document which decided; ``redrives`` counts how often an operator has put it back. ``body`` is what a transform's
-    template wrote: it is sent as it stands, as ``content_type`` (None: what the target's headers say), and not the event.
+    the target document which decided; ``redrives`` counts how often an operator has put it back, ``redriven_at`` (Unix
+    seconds) is when that was last. ``body`` is what a transform's template wrote: it is sent as it stands, as ``content_type``
+    (None: what the target's headers say), and not the event.
     """
 
     event: Raw
@@ -57,6 +58,7 @@ class Delivery(Struct, kw_only=True, omit_defaults=True):
     revision: int
     rule_id: str = ""
     redrives: int = 0
+    redriven_at: float = 0.0
     attempts: list[Attempt] = []
     body: str | None = None
     content_type: str | None = None

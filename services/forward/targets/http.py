@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 from services.forward.connection import Answer, Endpoint, Pool
 from services.forward.formats import FORMATS
 from services.forward.guard import Guard
-from services.forward.verdict import Failed, Refused
+from services.forward.verdict import Failed, Gone, Refused
 from tas_mcp import __version__
 from tas_mcp.messages import Event, webhook_id
 from tas_mcp.signature import Signer, secret_key
@@ -18,6 +18,7 @@ from tas_mcp.targets import HttpTarget
 
 AGENT = f"tas-mcp/{__version__}"
 CONNECT_SECONDS = 10.0
+GONE = 410
 RETRYABLE = frozenset((408, 425, 429))
 """Client errors that time may heal; all 5xx may too."""
 SHOWN_BYTES = 200
@@ -86,6 +87,7 @@ def check_answer(answer: Answer) -> None:
 
     Raises:
         Failed: 408, 425, 429, 5xx.
+        Gone: 410.
         Refused: all else.
     """
     status = answer.status
@@ -95,6 +97,8 @@ def check_answer(answer: Answer) -> None:
     detail = f"the target answered {status}" + (f": {shown}" if shown else "")
     if status in RETRYABLE or status >= 500:
         raise Failed(status, detail, retry_after(answer.retry_after))
+    if status == GONE:
+        raise Gone(status, detail)
     raise Refused(status, detail)
 
 

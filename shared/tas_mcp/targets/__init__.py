@@ -15,17 +15,21 @@ from tas_mcp.targets import masking
 from tas_mcp.targets.grpc import GrpcConfig, GrpcTarget
 from tas_mcp.targets.http import HttpConfig, HttpTarget, WebhookTarget
 from tas_mcp.targets.masking import mask
-from tas_mcp.targets.target import Config, Removed, Retry, Target, check_config, check_id, check_split
+from tas_mcp.targets.policies import BreakerPolicy, Exponential, RateLimit, Retry
+from tas_mcp.targets.target import Config, Removed, Target, check_config, check_id, check_split
 from tas_mcp.targets.tls import Tls
 from tas_mcp.validation import flaw, flaws, mended
 
 __all__ = [
     "AnyTarget",
+    "BreakerPolicy",
     "Config",
+    "Exponential",
     "GrpcConfig",
     "GrpcTarget",
     "HttpConfig",
     "HttpTarget",
+    "RateLimit",
     "Removed",
     "Retry",
     "Stored",

@@ -9,14 +9,7 @@ from tas_mcp.durations import Duration
 from tas_mcp.errors import Flaw
 from tas_mcp.routing import FieldSyntaxError, Rule, Split, compile_field
 from tas_mcp.targets.masking import Path
-
-DEFAULT_SCHEDULE = tuple(map(Duration.parse, ("5s", "5m", "30m", "2h", "5h", "10h")))
-
-
-class Retry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When to try again: the n-th wait after the n-th failed attempt, each +-20 %. An empty schedule: never."""
-
-    schedule: Annotated[tuple[Duration, ...], Meta(max_length=50)] = DEFAULT_SCHEDULE
+from tas_mcp.targets.policies import BreakerPolicy, RateLimit, Retry, breaker_flaws, retry_flaws
 
 
 class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -27,6 +20,10 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     retry: Retry = Retry()
     max_queue: Annotated[int, Meta(ge=1)] = 1_000_000
     overflow: Literal["dead", "drop"] = "dead"
+    breaker: BreakerPolicy = BreakerPolicy()
+    rate_limit: RateLimit | None = None
+    expires: Duration | None = None
+    """How old an event may be when it is tried; an older one is dead, with the reason ``expired``."""
 
 
 class Target(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type"):
@@ -71,9 +68,12 @@ def check_id(target_id: str) -> list[Flaw]:
 
 
 def check_config(config: Config) -> list[Flaw]:
+    flaws = [*retry_flaws(config.retry, "/config/retry"), *breaker_flaws(config.breaker, "/config/breaker")]
     if not 0 < config.timeout <= 300:
-        return [Flaw("/config/timeout", "must be above 0 and at most 5m")]
-    return []
+        flaws.append(Flaw("/config/timeout", "must be above 0 and at most 5m"))
+    if config.expires is not None and config.expires <= 0:
+        flaws.append(Flaw("/config/expires", "must be above 0"))
+    return flaws
 
 
 def check_split(target: Target) -> list[Flaw]:

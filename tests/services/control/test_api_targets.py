@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from tas_mcp import subjects, targets
+from tas_mcp import status, subjects, targets
+from tas_mcp.status import Status
 from tests.services.control.rig import TARGETS, Rig, target, until
 
 SECRET = "whsec_" + "A" * 32
@@ -24,7 +25,16 @@ async def test_a_target_is_created_read_changed_and_deleted(rig: Rig) -> None:
     assert read.headers["ETag"] == created.headers["ETag"]
     assert read.body["name"] == "Orders"
     assert read.body["enabled"] is True
-    assert read.body["status"] == {"state": "active", "pending": 0, "parked": 0, "dead": 0, "oldest_pending_seconds": None}
+    assert read.body["status"] == {
+        "state": "active",
+        "breaker": "closed",
+        "pending": 0,
+        "parked": 0,
+        "dead": 0,
+        "oldest_pending_seconds": None,
+        "last_success": None,
+        "last_error": None,
+    }
 
     changed = await rig.call("PUT", ORDERS, json={**read.body, "id": "another", "paused": True})
     assert (changed.status, changed.body) == (200, {"status": "updated", "target_id": "orders"})
@@ -35,6 +45,28 @@ async def test_a_target_is_created_read_changed_and_deleted(rig: Rig) -> None:
     assert (deleted.status, deleted.body) == (200, {"status": "deleted", "target_id": "orders"})
     assert (await rig.call("GET", ORDERS)).status == 404
     assert (await rig.call("POST", TARGETS, json=target())).status == 201
+
+
+async def test_what_forward_found_out_is_shown_and_enable_forgets_it(rig: Rig) -> None:
+    await rig.call("POST", TARGETS, json=target())
+    found = Status(gone=True, open_until=time.time() + 60, last_success=5.0, last_error="no", last_error_at=7.0)
+    await rig.publisher.store(subjects.bucket_key(subjects.STATUS_BUCKET, "orders"), status.encode(found))
+    shown = (await rig.call("GET", ORDERS)).body["status"]
+    assert (shown["state"], shown["breaker"], shown["last_success"]) == ("gone", "open", 5.0)
+    assert shown["last_error"] == {"detail": "no", "at": 7.0}
+    assert (await rig.call("POST", f"{ORDERS}/disable")).status == 200
+    assert (await rig.call("GET", ORDERS)).body["status"]["state"] == "gone"
+    assert (await rig.call("POST", f"{ORDERS}/enable")).status == 200
+    shown = (await rig.call("GET", ORDERS)).body["status"]
+    assert (shown["state"], shown["breaker"], shown["last_success"]) == ("active", "closed", 5.0)
+
+
+async def test_a_target_made_anew_has_no_past(rig: Rig) -> None:
+    await rig.call("POST", TARGETS, json=target())
+    await rig.publisher.store(subjects.bucket_key(subjects.STATUS_BUCKET, "orders"), status.encode(Status(gone=True)))
+    await rig.call("DELETE", ORDERS)
+    assert (await rig.call("POST", TARGETS, json=target())).status == 201
+    assert (await rig.call("GET", ORDERS)).body["status"]["state"] == "active"
 
 
 async def test_the_consumer_is_made_with_the_target(rig: Rig) -> None:

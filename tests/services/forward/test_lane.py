@@ -9,12 +9,14 @@ import msgspec
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from services.forward import lane as module
+from services.forward import storage as module
 from services.forward.lane import Lane
+from services.forward.statuses import Statuses
 from tas_mcp import subjects, targets
-from tas_mcp.broker import Message, Publisher, Pulled, Puller
+from tas_mcp.broker import JetStream, Message, Publisher, Pulled, Puller
 from tas_mcp.messages import Delivery, decode_event, encode, webhook_id
 from tas_mcp.outcomes import Outcomes
+from tas_mcp.statuses import StatusBucket
 from tests.fakes import MemoryBroker
 from tests.nats_server import NatsServer
 from tests.services.forward.rig import OPEN, Rig, event, forwarding
@@ -201,7 +203,7 @@ async def test_a_target_that_hangs_delays_no_other(rig: Rig) -> None:
 
 
 async def test_a_failing_delivery_does_not_hold_up_the_next(rig: Rig) -> None:
-    await rig.save("a", config={**LATER, "concurrency": 1})
+    await rig.save("a", config={**LATER, "concurrency": 1, "breaker": {"enabled": False}})
     rig.receiver.statuses["a"] = lambda number: 500 if number <= 20 else 200
     await rig.owe("a", *range(1, 31))
     async with forwarding(rig):
@@ -470,7 +472,9 @@ async def test_what_comes_as_the_last_worker_ends_is_not_left_lying() -> None:
     outcomes = Immediately()
     outcomes.waiting.append(pulled(2))
     connection = MemoryBroker().connection
-    lane = Lane(connection, Publisher(connection), cast(Outcomes, outcomes), OPEN, target)
+    publisher = Publisher(connection)
+    statuses = Statuses(StatusBucket(JetStream(connection), publisher))
+    lane = Lane(connection, publisher, cast(Outcomes, outcomes), statuses, OPEN, target)
     lane._sender = Sends()
     lane._take(pulled(1))
     await until(lambda: outcomes.recorded == [1, 2], 2)

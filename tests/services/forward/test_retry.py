@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.forward.retry import rfc3339, wait
+from services.forward.retry import most, rfc3339, wait
+from tas_mcp.durations import Duration
+from tas_mcp.targets import Exponential, Retry
+
+
+def planned(schedule: list[float]) -> Retry:
+    return Retry(schedule=tuple(map(Duration, schedule)))
+
 
 SECONDS = st.floats(0, 10 * 86_400)
 FRACTION = st.floats(0, 1, exclude_max=True)
@@ -12,7 +19,7 @@ FRACTION = st.floats(0, 1, exclude_max=True)
 
 @given(st.lists(SECONDS, max_size=10), st.integers(1, 12), FRACTION)
 def test_each_wait_of_the_schedule_within_a_fifth_then_none(schedule: list[float], failed: int, fraction: float) -> None:
-    found = wait(schedule, failed, 0.0, lambda: fraction)
+    found = wait(planned(schedule), failed, 0.0, 0.0, lambda: fraction)
     if failed > len(schedule):
         assert found is None
     else:
@@ -22,8 +29,8 @@ def test_each_wait_of_the_schedule_within_a_fifth_then_none(schedule: list[float
 
 @given(SECONDS, st.floats(0, 1e9), FRACTION)
 def test_what_the_target_asks_for_is_a_lower_bound_that_is_bounded(scheduled: float, asked: float, fraction: float) -> None:
-    plain = wait([scheduled], 1, 0.0, lambda: fraction)
-    found = wait([scheduled], 1, asked, lambda: fraction)
+    plain = wait(planned([scheduled]), 1, 0.0, 0.0, lambda: fraction)
+    found = wait(planned([scheduled]), 1, asked, 0.0, lambda: fraction)
     assert found is not None
     assert plain is not None
     assert found >= plain
@@ -47,7 +54,7 @@ def test_what_the_target_asks_for_is_a_lower_bound_that_is_bounded(scheduled: fl
     ],
 )
 def test_table(schedule: list[float], failed: int, asked: float, fraction: float, seconds: float | None) -> None:
-    assert wait(schedule, failed, asked, lambda: fraction) == pytest.approx(seconds)
+    assert wait(planned(schedule), failed, asked, 0.0, lambda: fraction) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
@@ -56,3 +63,42 @@ def test_table(schedule: list[float], failed: int, asked: float, fraction: float
 )
 def test_times_as_the_broker_wants_them(seconds: float, text: str) -> None:
     assert rfc3339(seconds) == text
+
+
+POLICIES = st.builds(
+    Exponential,
+    base=st.floats(0.1, 60).map(Duration),
+    factor=st.floats(1, 10),
+    max=st.floats(60, 86_400).map(Duration),
+    attempts=st.integers(1, 30),
+    budget=st.floats(60, 10 * 86_400).map(Duration),
+)
+
+
+@given(POLICIES, st.lists(FRACTION, min_size=30, max_size=30), st.floats(0, 300))
+def test_exponential_waits_keep_their_bounds_over_a_whole_history(
+    policy: Exponential, fractions: list[float], took: float
+) -> None:
+    """Every attempt fails, each after ``took`` seconds: in made-up time, however long."""
+    retry, now, attempts, each = Retry(exponential=policy), took, 1, iter(fractions)
+    while (seconds := wait(retry, attempts, 0.0, now, each.__next__)) is not None:
+        ideal = min(policy.base * policy.factor ** (attempts - 1), policy.max)
+        assert 0.8 * ideal <= seconds * (1 + 1e-9)
+        assert seconds <= 1.2 * ideal * (1 + 1e-9)
+        assert now + seconds <= policy.budget
+        now += seconds + took
+        attempts += 1
+    assert attempts <= policy.attempts == most(retry) + 1
+
+
+def test_three_days_of_an_exponential_schedule() -> None:
+    retry = Retry(
+        exponential=Exponential(base=Duration(5), factor=3, max=Duration(8 * 3600), attempts=50, budget=Duration(3 * 86_400))
+    )
+    now = 0.0
+    waits: list[float] = []
+    while (seconds := wait(retry, len(waits) + 1, 0.0, now, lambda: 0.5)) is not None:
+        waits.append(seconds)
+        now += seconds
+    assert [round(each) for each in waits[:9]] == [5, 15, 45, 135, 405, 1215, 3645, 10935, 28800]
+    assert 3 * 86_400 - 8 * 3600 < now <= 3 * 86_400

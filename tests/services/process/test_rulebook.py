@@ -1,9 +1,10 @@
 """The rules in force: a document is taken as a whole or not at all."""
 
 from services.process.rulebook import Rules
-from tas_mcp import targets
+from tas_mcp import status, targets
 from tas_mcp.documents import VALID, Document
 from tas_mcp.routing import View
+from tas_mcp.status import Status
 from tas_mcp.targets import Removed
 from tests.services.process.rig import document, event, rule
 
@@ -81,3 +82,14 @@ async def test_a_removed_target_is_gone() -> None:
         assert matches(rules) == ([("a", 1, "")] if change.key != "a" else [])
         assert rules.revision >= change.revision
     assert set(rules.targets) == {"a"}
+
+
+async def test_a_target_that_is_gone_gets_nothing_until_it_is_back() -> None:
+    rules = Rules()
+    await rules.use([document("a", 1), document("b", 2)])
+    await rules.use_statuses([Document("a", 1, status.encode(Status(gone=True))), Document("b", 2, status.encode(Status()))])
+    assert matches(rules) == [("b", 2, "")]
+    await rules.use([document("a", 3)])
+    assert matches(rules) == [("b", 2, "")], "a new revision does not enable it"
+    await rules.use_statuses([Document("a", 3, None)])
+    assert matches(rules) == [("a", 3, ""), ("b", 2, "")]

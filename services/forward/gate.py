@@ -1,0 +1,194 @@
+"""How many deliveries a lane may have under way: what its document says, what its target can bear, and whether it is up at all.
+
+The breaker is shared: a replica that opens its own tells the others until when, and of those that see the time come only one
+probes, by a lease in the target's status. A lane without a status bucket goes by its own breaker.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from services.forward.breaker import Breaker, State
+from services.forward.concurrency import Concurrency
+from services.forward.statuses import Statuses
+from services.forward.verdict import Failed, Gone, Refused
+from tas_mcp import telemetry
+from tas_mcp.broker import BrokerError
+from tas_mcp.errors import Rejected, Unavailable
+from tas_mcp.status import Status
+from tas_mcp.targets import AnyTarget, Removed
+
+log = telemetry.logger("gate")
+
+REMOVAL_CONCURRENCY = 64
+LEASE_MARGIN_SECONDS = 5.0
+"""A probe's lease outlives its timeout by this."""
+TOO_MANY = 429
+SUCCESS_SECONDS = 5.0
+"""How often a success is noted at most."""
+
+CIRCUIT = telemetry.gauge("mcp_circuit_state", "The target's circuit breaker: 0 closed, 1 half open, 2 open", ["target"])
+
+
+class Gate:
+    """``changed`` is called whenever ``width`` may have changed."""
+
+    def __init__(self, target: AnyTarget | Removed, statuses: Statuses, changed: Callable[[], None]) -> None:
+        self._target = target
+        self._statuses = statuses
+        self._changed = changed
+        self._breaker = _breaker(target)
+        self._concurrency = Concurrency(REMOVAL_CONCURRENCY if isinstance(target, Removed) else target.delivery.concurrency)
+        self._gone = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._noted = 0.0
+        self._circuit = CIRCUIT.labels(target.id)
+
+    @property
+    def width(self) -> int:
+        """How many may be under way; 0: none, and none is to be pulled."""
+        target, breaker = self._target, self._breaker
+        if isinstance(target, Removed):
+            return REMOVAL_CONCURRENCY
+        if target.paused or self._gone or (breaker and breaker.state is State.OPEN):
+            return 0
+        return 1 if breaker and breaker.state is State.HALF_OPEN else self._concurrency.limit
+
+    @property
+    def probing(self) -> bool:
+        return self._breaker is not None and self._breaker.state is State.HALF_OPEN
+
+    def use(self, target: AnyTarget | Removed) -> None:
+        """Take the target as it is now. A changed endpoint or breaker is given a new chance at once."""
+        old, self._target = self._target, target
+        if isinstance(target, Removed):
+            self._breaker = None
+        else:
+            self._concurrency.resize(target.delivery.concurrency)
+            if self._breaker is None or _moved(old, target):
+                self._breaker = _breaker(target)
+        self._heed()
+
+    def open(self) -> None:
+        """Begin to follow the target's status."""
+        self._statuses.listen(self._target.id, self._hear)
+        self._hear(self._statuses.of(self._target.id))
+
+    def close(self) -> None:
+        self._statuses.forget(self._target.id)
+        if self._timer:
+            self._timer.cancel()
+        CIRCUIT.remove(self._target.id)
+
+    def delivered(self, seconds: float, under_way: int) -> None:
+        """An attempt succeeded."""
+        now = time.time()
+        limit = self._concurrency.limit
+        self._concurrency.succeeded(time.monotonic(), seconds, under_way)
+        if self._breaker is not None:
+            was = self._breaker.state
+            self._breaker.succeeded(now)
+            if was is not self._breaker.state:
+                self._statuses.note(self._target.id, open_until=0.0, closed_at=now, probe_until=0.0, last_success=now)
+                self._heed()
+        if limit != self._concurrency.limit:
+            self._changed()
+        if now - self._noted > SUCCESS_SECONDS:
+            self._noted = now
+            self._statuses.note(self._target.id, last_success=now)
+
+    def failed(self, failure: Failed | Refused) -> None:
+        """An attempt failed. What is an answer is a sign of life: 4xx and 429 do not trip the breaker."""
+        now = time.time()
+        notes: dict[str, object] = {"last_error": failure.detail[:200], "last_error_at": now}
+        limit = self._concurrency.limit
+        if isinstance(failure, Failed):
+            self._concurrency.failed(time.monotonic())
+        if self._breaker is not None:
+            was = self._breaker.state
+            if isinstance(failure, Failed) and failure.status != TOO_MANY:
+                self._breaker.failed(now)
+            else:
+                self._breaker.succeeded(now)
+            if was is not self._breaker.state:
+                notes |= {"open_until": self._breaker.open_until, "probe_until": 0.0}
+                if self._breaker.state is State.CLOSED:
+                    notes["closed_at"] = now
+                self._heed()
+        if limit != self._concurrency.limit:
+            self._changed()
+        self._statuses.note(self._target.id, **notes)
+
+    async def disable(self, failure: Gone) -> None:
+        """The target is gone for good: nothing is sent until somebody enables it."""
+        self._gone = True
+        self._changed()
+        log.error("the target is gone (410): nothing more is sent until it is enabled", target=self._target.id)
+        changes = {"gone": True, "last_error": failure.detail[:200], "last_error_at": time.time()}
+        try:
+            await self._statuses.change(self._target.id, lambda old: msgspec.structs.replace(old, **changes))
+        except (Unavailable, Rejected, BrokerError):
+            self._statuses.note(self._target.id, **changes)
+
+    async def probe(self) -> bool:
+        """Whether this replica is the one to try the target, now that its breaker is half open."""
+        target, breaker = self._target, self._breaker
+        if isinstance(target, Removed) or breaker is None:
+            return True
+        now = time.time()
+        lease = now + target.delivery.timeout + LEASE_MARGIN_SECONDS
+
+        def take(old: Status) -> Status | None:
+            taken = old.probe_until > now and old.probe_by != self._statuses.instance
+            return None if taken else msgspec.structs.replace(old, probe_until=lease, probe_by=self._statuses.instance)
+
+        try:
+            taken = await self._statuses.change(target.id, take)
+        except (Unavailable, Rejected, BrokerError) as error:
+            log.debug("no lease, the target is tried all the same", target=target.id, detail=error.detail)
+            return True
+        if not taken:
+            breaker.adopt(max(self._statuses.of(target.id).probe_until, now + 1.0), 0.0, now)
+            self._heed()
+        return taken
+
+    def _hear(self, status: Status) -> None:
+        if self._gone != status.gone:
+            self._gone = status.gone
+            if not status.gone and self._breaker is not None:
+                self._breaker.close()
+        if self._breaker is not None and self._breaker.state is not State.HALF_OPEN:
+            self._breaker.adopt(status.open_until, status.closed_at, time.time())
+        self._heed()
+
+    def _heed(self) -> None:
+        """Act on the breaker's state."""
+        breaker = self._breaker
+        self._circuit.set(breaker.state if breaker else State.CLOSED)
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        if breaker is not None and breaker.state is State.OPEN:
+            self._timer = asyncio.get_running_loop().call_later(max(0.0, breaker.open_until - time.time()), self._due)
+        self._changed()
+
+    def _due(self) -> None:
+        if self._breaker is not None and self._breaker.due(time.time()):
+            self._breaker.probe()
+        self._heed()
+
+
+def _breaker(target: AnyTarget | Removed) -> Breaker | None:
+    if isinstance(target, Removed) or not target.delivery.breaker.enabled:
+        return None
+    return Breaker(target.delivery.breaker)
+
+
+def _moved(old: AnyTarget | Removed, new: AnyTarget) -> bool:
+    """Whether what was found out about the old target says nothing about the new one."""
+    if isinstance(old, Removed):
+        return True
+    same = {"rules": None, "name": None, "paused": False, "enabled": True}
+    return msgspec.structs.replace(old, **same) != msgspec.structs.replace(new, **same)

@@ -1,0 +1,56 @@
+"""The bucket ``tas_status``: one status read or changed at a time."""
+
+from collections.abc import Callable
+
+from tas_mcp import status, subjects
+from tas_mcp.broker import JetStream, Publisher
+from tas_mcp.documents import document
+from tas_mcp.errors import Rejected
+from tas_mcp.status import NONE, Status
+
+TRIES = 5
+
+Known = tuple[int, Status]
+"""A status and its revision (0: never written)."""
+
+
+class StatusBucket:
+    """Reads and writes. Every method raises ``Unavailable`` or ``BrokerError`` while the bucket is away."""
+
+    def __init__(self, jetstream: JetStream, publisher: Publisher) -> None:
+        self._jetstream = jetstream
+        self._publisher = publisher
+
+    async def read(self, target_id: str) -> Known:
+        key = subjects.bucket_key(subjects.STATUS_BUCKET, target_id)
+        found = await self._jetstream.last_of(subjects.bucket_stream(subjects.STATUS_BUCKET), [key])
+        if not found:
+            return 0, NONE
+        newest = document(found[0])
+        return newest.revision, status.decode(newest.value)
+
+    async def erase(self, target_id: str) -> None:
+        """Forget it: the target was removed."""
+        if (await self.read(target_id))[0]:
+            key = subjects.bucket_key(subjects.STATUS_BUCKET, target_id)
+            await self._publisher.store(key, b"", headers={"KV-Operation": "DEL"})
+
+    async def change(self, target_id: str, known: Known, change: Callable[[Status], Status | None]) -> tuple[Known, bool]:
+        """Change a status. ``change`` is asked again when another was faster, and may answer None: leave it. The status as it is
+        then, and whether it was changed."""
+        key = subjects.bucket_key(subjects.STATUS_BUCKET, target_id)
+        for _ in range(TRIES):
+            revision, old = known
+            new = change(old)
+            if new is None:
+                return known, False
+            headers = {"Nats-Expected-Last-Subject-Sequence": str(revision)}
+            try:
+                ack = await self._publisher.store(key, status.encode(new), headers=headers)
+            except Rejected as error:
+                if error.code != "STALE_REVISION":
+                    raise
+                known = await self.read(target_id)
+            else:
+                return (ack.seq, new), True
+        return known, False

@@ -1,0 +1,29 @@
+"""How fast a target may be sent to, in made-up time."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.forward.rate import Rate
+
+
+def test_a_burst_then_the_pace() -> None:
+    rate = Rate(10, 3)
+    assert [round(rate.take(100.0), 6) for _ in range(6)] == [0, 0, 0, 0.1, 0.2, 0.3]
+
+
+def test_a_rest_gives_the_burst_back_but_no_more() -> None:
+    rate = Rate(10, 3)
+    for _ in range(3):
+        rate.take(0.0)
+    assert [round(rate.take(1000.0), 6) for _ in range(4)] == [0, 0, 0, 0.1]
+
+
+@given(st.floats(0.1, 1000), st.integers(1, 50), st.lists(st.floats(0, 2), min_size=1, max_size=100))
+def test_in_no_stretch_of_time_more_than_burst_and_pace_allow(per_second: float, burst: int, pauses: list[float]) -> None:
+    rate, now, sent = Rate(per_second, burst), 0.0, []
+    for pause in pauses:
+        now += pause
+        sent.append(now + rate.take(now))
+    for first in range(len(sent)):
+        for last in range(first, len(sent)):
+            assert last - first + 1 <= burst + (sent[last] - sent[first]) * per_second + 1e-3
