@@ -1,12 +1,11 @@
 """The dead letters over HTTP: ``/api/v1/dead-letters``."""
 
-import re
 from typing import Any
 
 from aiohttp import web
 
 from services.control.dead import DeadLetters
-from services.control.requests import guarded, page, sequence
+from services.control.requests import cursor, guarded, page, record, sequence
 from services.control.topology import Topology
 from tas_mcp.errors import Rejected
 from tas_mcp.http import json_response, problem
@@ -33,17 +32,17 @@ class _Api:
     async def list(self, request: web.Request) -> web.StreamResponse:
         asked = page(request)
         found, following = await self._letters.page(request.query.get("target"), sequence(request, asked.cursor), asked.limit)
-        return json_response({"items": [letter.shown() for letter in found], "next": _cursor(following)})
+        return json_response({"items": [letter.shown() for letter in found], "next": cursor(following)})
 
     async def get(self, request: web.Request) -> web.StreamResponse:
-        return json_response((await self._letters.get(_id(request))).shown())
+        return json_response((await self._letters.get(record(request, "dead letter"))).shown())
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
-        await self._letters.discard(_id(request))
+        await self._letters.discard(record(request, "dead letter"))
         return json_response({"status": "discarded", "id": request.match_info["id"]})
 
     async def redrive(self, request: web.Request) -> web.StreamResponse:
-        letter = await self._letters.get(_id(request))
+        letter = await self._letters.get(record(request, "dead letter"))
         await self._letters.redrive(letter)
         return json_response({"status": "redriven", "id": request.match_info["id"], "target_id": letter.target_id})
 
@@ -58,15 +57,4 @@ class _Api:
             except Rejected as error:
                 failures.append({"id": str(letter.seq), "code": problem(error).code, "detail": error.detail})
         counts = {"redriven": len(found) - len(failures), "failed": len(failures)}
-        return json_response({**counts, "failures": failures[:SHOWN_FAILURES], "next": _cursor(following)})
-
-
-def _id(request: web.Request) -> int:
-    text = request.match_info["id"]
-    if not re.fullmatch(r"[1-9][0-9]{0,17}", text):
-        raise Rejected("NOT_FOUND", f"there is no dead letter {text!r}")
-    return int(text)
-
-
-def _cursor(seq: int | None) -> str | None:
-    return None if seq is None else str(seq)
+        return json_response({**counts, "failures": failures[:SHOWN_FAILURES], "next": cursor(following)})

@@ -3,7 +3,15 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from services.control import api_dead, api_openapi, api_revisions, api_stats, api_targets
+from services.control import (
+    api_dead,
+    api_openapi,
+    api_rejected,
+    api_revisions,
+    api_schemas,
+    api_stats,
+    api_targets,
+)
 from services.control.dead import DeadLetters
 from services.control.editing import Editor
 from services.control.history import History
@@ -11,9 +19,11 @@ from services.control.janitor import Janitor
 from services.control.lanes import Lanes
 from services.control.parked import Parked
 from services.control.readings import Readings
+from services.control.rejected import RejectedEvents
 from services.control.removal import Removals
 from services.control.requests import BODY_BYTES
 from services.control.retention import Retention
+from services.control.schemas import Schemas
 from services.control.settings import Settings
 from services.control.store import Store
 from services.control.topology import Topology
@@ -30,12 +40,13 @@ async def control(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     topology = Topology(connection, settings)
     store = Store(jetstream, publisher)
     statuses = StatusBucket(jetstream, publisher)
-    presences = Presences(connection, "process")
+    presences, ingest = Presences(connection, "process"), Presences(connection, "ingest")
     lanes = Lanes(jetstream, store, settings)
     parked = Parked(jetstream, publisher)
     removals = Removals(jetstream, store, lanes, parked, presences, statuses)
     readings = Readings(jetstream, store, statuses)
     editor = Editor(store, lanes, presences, removals)
+    schemas = Schemas(jetstream, publisher, ingest)
     steps = {
         "retention": Retention(jetstream, settings.event_retention_seconds).purge,
         "lanes": lanes.mend,
@@ -49,12 +60,15 @@ async def control(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
             *api_targets.routes(topology, store, editor, readings, statuses),
             *api_revisions.routes(topology, store, editor, History(jetstream)),
             *api_dead.routes(topology, DeadLetters(jetstream, publisher, store)),
+            *api_schemas.routes(topology, schemas),
+            *api_rejected.routes(topology, RejectedEvents(jetstream, publisher, schemas)),
             *api_stats.routes(topology, readings),
             *api_openapi.routes(),
         ],
         BODY_BYTES,
     )
-    async with topology.running(), presences.running(), Janitor(topology, steps, settings.janitor_seconds).running():
+    janitor = Janitor(topology, steps, settings.janitor_seconds)
+    async with topology.running(), presences.running(), ingest.running(), janitor.running():
         yield
 
 

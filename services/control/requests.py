@@ -127,6 +127,23 @@ def sequence(request: web.Request, cursor: str) -> int:
     return int(cursor)
 
 
+def cursor(seq: int | None) -> str | None:
+    """Where the next page starts, as ``sequence`` reads it."""
+    return None if seq is None else str(seq)
+
+
+def record(request: web.Request, what: str) -> int:
+    """The id in the path, where ids are stream sequences; ``what`` it is the id of.
+
+    Raises:
+        Rejected: ``NOT_FOUND``: it is no sequence.
+    """
+    text = request.match_info["id"]
+    if not re.fullmatch(r"[1-9][0-9]{0,17}", text):
+        raise Rejected("NOT_FOUND", f"there is no {what} {text!r}")
+    return int(text)
+
+
 def etag(revision: int) -> str:
     return f'"{revision}"'
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tas_mcp import targets
+from tas_mcp import schemas, targets
 from tas_mcp.routing import OPERATORS, Rule, compile_rules
 from tests.e2e.test_dev import Dev
 
@@ -53,6 +53,15 @@ def test_targets_in_the_documents_are_valid() -> None:
         if document["config"].get("signing_secret") == "whsec_...":
             document["config"]["signing_secret"] = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
         targets.check(document)
+
+
+def test_the_schema_of_the_documents_refuses_their_event() -> None:
+    found = [json.loads(block) for block in blocks(ROOT / "docs" / "api.md", "json")]
+    [schema] = [schemas.check("order.created", each) for each in found if "schema" in each]
+    [event] = [each for each in found if "event_type" in each]
+    [errors] = [each for each in found if isinstance(each, list)]
+    flaws = schema.flaws(event["data"], 100)
+    assert [{"pointer": pointer, "detail": detail} for pointer, detail in sorted(flaws)] == errors
 
 
 def test_rules_in_the_documents_are_valid_and_name_every_operator() -> None:
