@@ -7,12 +7,13 @@ import os
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import pytest
 import requests
 import schemathesis
 from hypothesis import HealthCheck, settings
-from msgspec import Struct
+from msgspec import Raw, Struct
 from schemathesis import Case
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
@@ -28,10 +29,10 @@ from services.control.openapi.structs import components
 from services.dev.main import SERVICES
 from services.ingest import answers, intake, submission
 from tas_mcp import subjects
-from tas_mcp.messages import encode
+from tas_mcp.messages import EventError, RefusedEvent, encode
 from tests.e2e import gateway
 from tests.nats_server import NatsServer
-from tests.services.control.rig import DEAD, TARGETS, letter, target
+from tests.services.control.rig import DEAD, REJECTED, SCHEMAS, TARGETS, event, letter, target
 from tests.shared.rig import linked
 
 DOCUMENT = document()
@@ -103,7 +104,8 @@ def test_the_examples_of_an_operation_work(served: Served, method: str, path: st
     operation = api[path][method]
     for media_type, example in bodies(DOCUMENT["paths"][path][method.lower()]):
         known = prepare(served)
-        values = {**known, "id": known["dead"]} if path.startswith(DEAD) else known
+        ids = {DEAD: known["dead"], REJECTED: known["rejected"]}
+        values = {**known, "id": next((found for root, found in ids.items() if path.startswith(root)), known["id"])}
         parameters = {each.name: values.get(each.name, each.definition.get("example")) for each in operation.path_parameters}
         body = example
         if isinstance(example, dict):
@@ -115,17 +117,25 @@ def test_the_examples_of_an_operation_work(served: Served, method: str, path: st
 
 
 def prepare(served: Served) -> dict[str, str]:
-    """Make what an example is about: a target with a revision, and a dead letter. Their names, which nobody can know before."""
+    """Make what an example is about: a target with a revision, a dead letter, a schema, a refused event. Their names, which
+    nobody can know before. Schemas that were made up before go: they could refuse the examples."""
     target_id = f"example-{next(_numbers)}"
     stored = requests.put(f"{served.base}{TARGETS}/{target_id}", json=target(target_id), timeout=10)
     revision = stored.headers["ETag"].strip('"')
-    dead = asyncio.run(bury(served.nats_url, target_id))
-    return {"id": target_id, "number": revision, "other": revision, "dead": dead}
+    for schema in requests.get(f"{served.base}{SCHEMAS}?limit=1000", timeout=10).json()["items"]:
+        requests.delete(f"{served.base}{SCHEMAS}/{quote(schema['event_type'], safe='')}", timeout=10).raise_for_status()
+    requests.put(f"{served.base}{SCHEMAS}/{target_id}", json={"schema": True}, timeout=10).raise_for_status()
+    dead, rejected = asyncio.run(bury(served.nats_url, target_id))
+    return {"id": target_id, "name": target_id, "number": revision, "other": revision, "dead": dead, "rejected": rejected}
 
 
-async def bury(url: str, target_id: str) -> str:
+async def bury(url: str, target_id: str) -> tuple[str, str]:
+    """A dead letter and a refused event."""
+    refused = RefusedEvent(event=Raw(encode(event())), errors=[EventError("/data", "no")], schema="a.*", revision=1, at=1.0)
     async with linked(url) as broker:
-        return str((await broker.publisher.store(subjects.dead(target_id), encode(letter(target_id, 1)))).seq)
+        dead = await broker.publisher.store(subjects.dead(target_id), encode(letter(target_id, 1)))
+        rejected = await broker.publisher.store(subjects.rejected("a.b"), encode(refused))
+        return str(dead.seq), str(rejected.seq)
 
 
 def bodies(operation: dict[str, Any]) -> Iterator[tuple[str | None, Any]]:

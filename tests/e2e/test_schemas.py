@@ -6,13 +6,12 @@ from typing import Any
 
 from tests.nats_server import NatsServer
 from tests.services.control.conftest import ready
-from tests.services.control.rig import running
+from tests.services.control.rig import REJECTED, SCHEMAS, running
 from tests.services.ingest.rig import serving
 from tests.shared.rig import until
 
 EVENT = b'{"event_type":"order.created","source":"shop","event_id":"e1","data":{"n":"1"}}'
-SCHEMA = "/api/v1/schemas/order.*"
-REJECTED = "/api/v1/rejected"
+SCHEMA = f"{SCHEMAS}/order.*"
 
 
 def number(kind: str) -> dict[str, Any]:

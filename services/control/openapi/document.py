@@ -12,12 +12,13 @@ from tas_mcp import __version__
 from tas_mcp.http import STATUS, Problem
 from tas_mcp.messages import Attempt
 from tas_mcp.routing import OPERATORS
+from tas_mcp.schemas import SchemaDocument
 from tas_mcp.targets import AnyTarget
 
-STRUCTS = (AnyTarget, Rollback, RollbackOfAll, Problem, Attempt)
+STRUCTS = (AnyTarget, Rollback, RollbackOfAll, SchemaDocument, Problem, Attempt)
 """What defines the schemas, together with all that these hold."""
 
-GROUPS = ("events", "targets", "revisions", "dead_letters", "operations")
+GROUPS = ("events", "targets", "revisions", "schemas", "dead_letters", "operations")
 """The files of routes, in the order in which they are shown."""
 
 

@@ -22,6 +22,8 @@ from tas_mcp.service import Runtime
 
 TARGETS = "/api/v1/forwarding/targets"
 DEAD = "/api/v1/dead-letters"
+SCHEMAS = "/api/v1/schemas"
+REJECTED = "/api/v1/rejected"
 POLL_SECONDS = 10.0
 
 

@@ -6,10 +6,9 @@ from msgspec import Raw
 
 from tas_mcp import subjects
 from tas_mcp.messages import Event, EventError, RefusedEvent, decode_event, encode, event_key
-from tests.services.control.rig import Rig
+from tests.services.control.rig import REJECTED, SCHEMAS, Rig
 
-REJECTED = "/api/v1/rejected"
-SCHEMA = "/api/v1/schemas/order.created"
+SCHEMA = f"{SCHEMAS}/order.created"
 
 
 def event(number: int = 1, event_type: str = "order.created", data: bytes = b'{"n":1}') -> Event:

@@ -7,9 +7,8 @@ import pytest
 
 from tas_mcp import schemas, subjects
 from tas_mcp.messages import Presence, encode
-from tests.services.control.rig import Rig, until
+from tests.services.control.rig import SCHEMAS, Rig, until
 
-SCHEMAS = "/api/v1/schemas"
 ORDER = f"{SCHEMAS}/order.created"
 NUMBER = {"type": "object", "required": ["n"], "properties": {"n": {"type": "number", "maximum": 1e300}}}
 
