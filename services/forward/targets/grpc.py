@@ -1,6 +1,9 @@
 """Target type ``grpc``: calls to ``mcp.v1.MCPService`` of another gateway, or of any server of that proto, over one channel."""
 
+import asyncio
 import json
+import socket
+import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,6 +16,7 @@ from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from services.forward.formats import unix_seconds
+from services.forward.guard import AddrInfo, Guard
 from services.forward.verdict import Failed, Refused
 from tas_mcp import __version__
 from tas_mcp.messages import Event
@@ -22,6 +26,8 @@ from tas_mcp.v1 import mcp_pb2, mcp_pb2_grpc
 
 CALL_BYTES = 3 * 1024 * 1024
 """What one call carries at most: servers take 4 MiB unless told otherwise."""
+DNS_SECONDS = 30.0
+"""How long an answer of the resolver is believed while the calls go well."""
 OPTIONS = (
     ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
     ("grpc.enable_retries", 0),  # the lane's work
@@ -66,45 +72,67 @@ REFUSALS = frozenset(
 
 
 @asynccontextmanager
-async def open_grpc(target: GrpcTarget) -> AsyncIterator["Grpc"]:
-    """Open the channel of one target: it connects with the first call."""
-    host, port = target.address
-    name = f"dns:///[{host}]:{port}" if ":" in host else f"dns:///{host}:{port}"
-    if target.secure:
-        channel = grpc.aio.secure_channel(name, _credentials(target), OPTIONS)
-    else:
-        channel = grpc.aio.insecure_channel(name, OPTIONS)
-    async with channel:
-        yield Grpc(target, channel)
+async def open_grpc(target: GrpcTarget, guard: Guard) -> AsyncIterator["Grpc"]:
+    """Open a sender: it connects with the first call."""
+    sender = Grpc(target, guard)
+    try:
+        yield sender
+    finally:
+        await sender.close()
+
+
+class _Channel:
+    """A channel to the addresses in ``name``, and the calls over it."""
+
+    def __init__(self, name: str, target: GrpcTarget) -> None:
+        host, port = target.address
+        options = [*OPTIONS, ("grpc.default_authority", f"[{host}]:{port}" if ":" in host else f"{host}:{port}")]
+        if target.secure:
+            options.append(("grpc.ssl_target_name_override", host))
+            self._channel = grpc.aio.secure_channel(name, _credentials(target), options)
+        else:
+            self._channel = grpc.aio.insecure_channel(name, options)
+        self.name = name
+        stub = mcp_pb2_grpc.MCPServiceStub(self._channel)
+        self.one, self.many = stub.IngestEvent, stub.IngestBatch
+
+    async def close(self, grace: float | None = None) -> None:
+        await self._channel.close(grace)
 
 
 class Grpc:
-    """Sends to one endpoint."""
+    """Sends to one endpoint. Its name is resolved here, not by gRPC: the guard looks at the addresses, and one that is new is
+    found although the others still answer. All are used in turn."""
 
-    def __init__(self, target: GrpcTarget, channel: grpc.aio.Channel) -> None:
-        stub = mcp_pb2_grpc.MCPServiceStub(channel)
-        self._one, self._many = stub.IngestEvent, stub.IngestBatch
+    def __init__(self, target: GrpcTarget, guard: Guard) -> None:
+        self._target = target
+        self._guard = guard
         self._metadata = tuple(target.delivery.headers.items())
         self._timeout = float(target.delivery.timeout)
+        self._current: _Channel | None = None
+        self._resolved_at = float("-inf")
+        self._resolving = asyncio.Lock()
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def send(self, event: Event) -> int:
+        channel = await self._channel()
+        request = mcp_pb2.IngestEventRequest(**_members(event))
         try:
-            answer = await self._one(
-                mcp_pb2.IngestEventRequest(**_members(event)), metadata=self._metadata, timeout=self._timeout
-            )
+            answer = await channel.one(request, metadata=self._metadata, timeout=self._timeout)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.ALREADY_EXISTS:  # the answer to an earlier attempt was lost
                 return STATUS[grpc.StatusCode.ALREADY_EXISTS]
-            raise verdict(error) from None
+            raise self._verdict(error) from None
         if not answer.success and answer.message:
             raise Failed(500, f"the target answered OK, but: {answer.message}")
         return 200
 
     async def send_batch(self, events: Sequence[Event]) -> list[int | Failed | Refused]:
+        channel = await self._channel()
         outcomes: list[int | Failed | Refused] = []
         for batch in _calls([mcp_pb2.Event(**_members(event)) for event in events]):
             try:
-                outcomes += await self._send(batch)
+                outcomes += await self._send(channel, batch)
             except (Failed, Refused) as error:
                 if not outcomes:
                     raise
@@ -112,14 +140,59 @@ class Grpc:
                 return outcomes + [failed] * (len(events) - len(outcomes))
         return outcomes
 
-    async def _send(self, batch: list[mcp_pb2.Event]) -> list[int | Failed | Refused]:
+    async def close(self) -> None:
+        for task in self._closing:
+            task.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
+        if self._current is not None:
+            await self._current.close()
+
+    async def _send(self, channel: _Channel, batch: list[mcp_pb2.Event]) -> list[int | Failed | Refused]:
         try:
-            answer = await self._many(mcp_pb2.EventBatch(events=batch), metadata=self._metadata, timeout=self._timeout)
+            answer = await channel.many(mcp_pb2.EventBatch(events=batch), metadata=self._metadata, timeout=self._timeout)
         except grpc.aio.AioRpcError as error:
-            raise verdict(error) from None
+            raise self._verdict(error) from None
         if len(answer.results) != len(batch):
             raise Failed(500, f"the target answered with {len(answer.results)} results for {len(batch)} events")
         return [_outcome(result) for result in answer.results]
+
+    def _verdict(self, error: grpc.aio.AioRpcError) -> Failed | Refused:
+        if error.code() is grpc.StatusCode.UNAVAILABLE:
+            self._resolved_at = float("-inf")  # it may have moved
+        return verdict(error)
+
+    async def _channel(self) -> _Channel:
+        """The channel to the addresses that the name has now."""
+        if self._current is None or time.monotonic() - self._resolved_at > DNS_SECONDS:
+            async with self._resolving:
+                if self._current is None or time.monotonic() - self._resolved_at > DNS_SECONDS:
+                    await self._resolve()
+        assert self._current is not None
+        return self._current
+
+    async def _resolve(self) -> None:
+        host, port = self._target.address
+        try:
+            name = addresses(await self._guard.resolve(host, port))
+        except (OSError, UnicodeError) as error:
+            raise Failed(0, f"{host} cannot be resolved: {error}") from None
+        self._resolved_at = time.monotonic()
+        if self._current is None or self._current.name != name:
+            old, self._current = self._current, _Channel(name, self._target)
+            if old is not None:
+                task = asyncio.create_task(old.close(self._timeout))
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
+
+
+def addresses(found: Sequence[AddrInfo]) -> str:
+    """The gRPC name (doc/naming.md of grpc) of what a host resolved to: it takes one family of addresses, so that of the first."""
+    family = found[0][0]
+    hosts = dict.fromkeys(str(each[4][0]) for each in found if each[0] == family)
+    port = found[0][4][1]
+    if family == socket.AF_INET6:
+        return "ipv6:" + ",".join(f"[{host}]:{port}" for host in hosts)
+    return "ipv4:" + ",".join(f"{host}:{port}" for host in hosts)
 
 
 def verdict(error: grpc.aio.AioRpcError) -> Failed | Refused:

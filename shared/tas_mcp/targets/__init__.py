@@ -14,6 +14,7 @@ from tas_mcp.routing import RuleSet, compile_rules
 from tas_mcp.targets import masking
 from tas_mcp.targets.grpc import GrpcConfig, GrpcTarget
 from tas_mcp.targets.http import HttpConfig, HttpTarget, WebhookTarget
+from tas_mcp.targets.kafka import KafkaConfig, KafkaTarget
 from tas_mcp.targets.masking import mask
 from tas_mcp.targets.policies import BreakerPolicy, Exponential, RateLimit, Retry
 from tas_mcp.targets.target import Config, Removed, Target, check_config, check_id, check_split
@@ -29,6 +30,8 @@ __all__ = [
     "GrpcTarget",
     "HttpConfig",
     "HttpTarget",
+    "KafkaConfig",
+    "KafkaTarget",
     "RateLimit",
     "Removed",
     "Retry",
@@ -45,7 +48,7 @@ __all__ = [
     "unmask",
 ]
 
-AnyTarget = HttpTarget | WebhookTarget | GrpcTarget
+AnyTarget = HttpTarget | WebhookTarget | GrpcTarget | KafkaTarget
 Stored = AnyTarget | Removed
 
 _decode = msgspec.json.Decoder(Stored, dec_hook=from_json).decode

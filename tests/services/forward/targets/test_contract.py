@@ -1,5 +1,6 @@
 """The contract of target types, on each of them."""
 
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,6 +12,7 @@ from aiohttp import web
 
 from tas_mcp.http import application, listening
 from tests.contracts.target import TargetContract
+from tests.kafka_broker import ADDRESS, consumed, needs_kafka
 from tests.services.forward.targets.grpc_server import GrpcServer, grpc_serving
 from tests.shared.rig import until
 
@@ -82,3 +84,39 @@ class TestGrpc(TargetContract):
     async def destination(self) -> AsyncIterator[GrpcDestination]:
         async with grpc_serving() as server:
             yield GrpcDestination(server)
+
+
+class KafkaDestination:
+    """A topic of its own on a real broker."""
+
+    def __init__(self) -> None:
+        self._host, _, port = ADDRESS.rpartition(":")
+        self.port = int(port)
+        self._topic = f"contract-{uuid.uuid4()}"
+        self._refusing = False
+
+    def document(self, **config: Any) -> dict[str, Any]:
+        topic = "__consumer_offsets" if self._refusing else self._topic
+        return {**self.elsewhere(self.port), "config": {"topic": topic, "timeout": "10s", **config}}
+
+    def elsewhere(self, port: int) -> dict[str, Any]:
+        config = {"topic": self._topic, "timeout": "4s"}
+        return {"id": "t", "type": "kafka", "endpoint": f"kafka://{self._host}:{port}", "config": config}
+
+    async def received(self, count: int) -> list[tuple[str, str]]:
+        bodies = [msgspec.json.decode(record.value) for record in await consumed(ADDRESS, self._topic, count)]
+        return [(body["event_id"], body["data"]) for body in bodies]
+
+    @asynccontextmanager
+    async def refusing(self) -> AsyncIterator[None]:
+        self._refusing = True
+        yield
+        self._refusing = False
+
+
+@pytest.mark.real
+@needs_kafka
+class TestKafka(TargetContract):
+    @pytest.fixture
+    def destination(self) -> KafkaDestination:
+        return KafkaDestination()

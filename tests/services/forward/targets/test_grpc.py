@@ -40,7 +40,7 @@ async def server() -> AsyncIterator[GrpcServer]:
 
 @pytest.fixture
 async def sender(server: GrpcServer) -> AsyncIterator[Grpc]:
-    async with open_grpc(target(server)) as found:
+    async with open_grpc(target(server), OPEN) as found:
         yield found
 
 
@@ -168,7 +168,7 @@ async def test_what_was_delivered_before_a_call_failed_stays_delivered(server: G
 async def test_a_server_that_was_away_is_found_again(server: GrpcServer) -> None:
     async with grpc_serving() as first:
         port = first.port
-        async with open_grpc(target(first)) as sender:
+        async with open_grpc(target(first), OPEN) as sender:
             await sender.send(event(1))
             await first.stop()
             with pytest.raises(Failed):
