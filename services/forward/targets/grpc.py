@@ -163,30 +163,35 @@ class Grpc:
 
     async def _channel(self) -> _Channel:
         """The channel to the addresses that the name has now."""
-        if self._current is None or time.monotonic() - self._resolved_at > DNS_SECONDS:
+        found = self._believed()
+        if found is None:
             async with self._resolving:
-                if self._current is None or time.monotonic() - self._resolved_at > DNS_SECONDS:
-                    await self._resolve()
-        assert self._current is not None
-        return self._current
+                found = self._believed() or await self._resolve()
+        return found
 
-    async def _resolve(self) -> None:
+    def _believed(self) -> _Channel | None:
+        return self._current if time.monotonic() - self._resolved_at < DNS_SECONDS else None
+
+    async def _resolve(self) -> _Channel:
         host, port = self._target.address
         try:
             name = addresses(await self._guard.resolve(host, port))
         except (OSError, UnicodeError) as error:
             raise Failed(0, f"{host} cannot be resolved: {error}") from None
         self._resolved_at = time.monotonic()
-        if self._current is None or self._current.name != name:
-            old, self._current = self._current, _Channel(name, self._target)
-            if old is not None:
-                task = asyncio.create_task(old.close(self._timeout))
-                self._closing.add(task)
-                task.add_done_callback(self._closing.discard)
+        old = self._current
+        if old is not None and old.name == name:
+            return old
+        self._current = _Channel(name, self._target)
+        if old is not None:
+            task = asyncio.create_task(old.close(self._timeout))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        return self._current
 
 
 def addresses(found: Sequence[AddrInfo]) -> str:
-    """The gRPC name (doc/naming.md of grpc) of what a host resolved to: it takes one family of addresses, so that of the first."""
+    """What a host resolved to as a gRPC name (grpc, doc/naming.md), which has room for one family: that of the first address."""
     family = found[0][0]
     hosts = dict.fromkeys(str(each[4][0]) for each in found if each[0] == family)
     port = found[0][4][1]

@@ -48,7 +48,6 @@ _KEYS: dict[str, Callable[[Event], str]] = {
 }
 
 
-
 class _Record(NamedTuple):
     key: bytes | None
     value: bytes

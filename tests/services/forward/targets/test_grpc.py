@@ -1,6 +1,7 @@
 """The gRPC sender against a real server."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 from google.protobuf import any_pb2, duration_pb2
 from msgspec import Raw, structs
 
+from services.forward.addresses import networks
+from services.forward.guard import Guard
 from services.forward.targets import open_sender
 from services.forward.targets.grpc import STATUS, Grpc, open_grpc
 from services.forward.verdict import Failed, Refused
@@ -211,3 +214,35 @@ async def test_both_sides_prove_who_they_are() -> None:
                     await sender.send(event())
                 assert caught.value.status == 503
     assert len(found.seen) == 1
+
+
+async def test_all_addresses_of_the_name_are_used_and_new_ones_found() -> None:
+    asked: list[str] = []
+    found = ["127.0.0.1", "127.0.0.2"]
+
+    async def lookup(host: str, port: int) -> list[Any]:
+        asked.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in found]
+
+    async with grpc_serving() as one, grpc_serving(host="127.0.0.2", port=one.port) as two:
+        given, _ = targets.check({"id": "t", "type": "grpc", "endpoint": f"dns:///many.test:{one.port}"})
+        async with open_sender(given, Guard(networks("127.0.0.0/8"), lookup=lookup)) as sender, asyncio.timeout(10):
+            while not (one.seen and two.seen):
+                await sender.send(event())
+            assert asked == ["many.test"]
+            async with grpc_serving(host="127.0.0.3", port=one.port) as three:
+                found[:] = ["127.0.0.3"]
+                await one.stop()
+                await two.stop()
+                while not three.seen:
+                    try:
+                        await sender.send(event())
+                    except Failed:
+                        await asyncio.sleep(0.01)
+
+
+async def test_the_guard_is_asked(server: GrpcServer) -> None:
+    async with open_sender(target(server), Guard()) as sender:
+        with pytest.raises(Refused, match="loopback"):
+            await sender.send(event())
+    assert not server.seen

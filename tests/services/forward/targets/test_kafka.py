@@ -1,6 +1,7 @@
 """The Kafka sender against a real broker."""
 
 import asyncio
+import socket
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 from cloudevents.core.bindings.kafka import KafkaMessage, from_kafka_event
 
+from services.forward.addresses import networks
+from services.forward.guard import Guard
 from services.forward.targets import open_sender
 from services.forward.targets.kafka import Kafka, open_kafka
 from services.forward.verdict import Failed, Refused
@@ -97,6 +100,31 @@ async def test_a_sender_whose_attempt_was_given_up_begins_anew(topic: str) -> No
         with pytest.raises(asyncio.CancelledError):
             await given_up
         assert await sender.send(event(3)) == 200
+
+
+async def test_the_text_of_a_template_goes_as_it_stands(topic: str) -> None:
+    async with open_kafka(target(topic), OPEN) as sender:
+        assert await sender.send_text(event(), "Grüße", "text/plain; charset=utf-8") == 200
+    [found] = await consumed(ADDRESS, topic, 1)
+    assert (found.key, found.value) == (b"e1", "Grüße".encode())
+    assert dict(found.headers)["content-type"] == b"text/plain; charset=utf-8"
+
+
+async def test_the_guard_is_asked_for_the_brokers_named_and_for_those_that_they_name(topic: str) -> None:
+    async with open_sender(target(topic), Guard()) as sender:
+        with pytest.raises(Refused, match="loopback"):
+            await sender.send(event())
+
+    async def lookup(host: str, port: int) -> list[Any]:
+        asked.append(host)
+        address = "127.0.0.1" if len(asked) < 2 else "10.0.0.1"
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
+
+    asked: list[str] = []
+    async with open_sender(target(topic), Guard(networks("127.0.0.1"), lookup=lookup)) as sender:
+        with pytest.raises(Refused, match="private"):
+            await sender.send(event())
+    assert len(asked) == 2
 
 
 @pytest.fixture
