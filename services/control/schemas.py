@@ -4,7 +4,6 @@ against events that are to be submitted again."""
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from services.control.presence import Presences
 from services.control.requests import Precondition
 from services.control.store import Note
 from tas_mcp import schemas, subjects, telemetry
@@ -12,6 +11,7 @@ from tas_mcp.broker import JetStream, Publisher
 from tas_mcp.documents import Document, document, everything
 from tas_mcp.errors import Rejected
 from tas_mcp.messages import Event, encode
+from tas_mcp.presence import Presences
 from tas_mcp.routing import View
 from tas_mcp.schemas import Schema, SchemaBook
 
