@@ -1,12 +1,13 @@
-"""The ``tas`` command: for now the door to the all-in-one gateway."""
+"""The ``tas`` command: the door to the all-in-one gateway, and the check of target files."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from tas_mcp import __version__
+from tas_mcp import __version__, target_files
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="TAS MCP, an event gateway.", pretty_exceptions_enable=False)
 console = Console(highlight=False, soft_wrap=True)
@@ -46,6 +47,22 @@ def dev(
         console.print(f"-> {webhook_id} {body}", markup=False, style="green")
 
     start(run_dev(Options(data=folder, nats_port=nats_port, demo=demo, demo_port=demo_port), say, show))
+
+
+@app.command()
+def validate(
+    files: Annotated[list[Path], typer.Argument(help="Files, or folders of them, in YAML or JSON.")],
+) -> None:
+    """Check target files as TAS_TARGETS_FILE would: all of them, as one whole.
+
+    What refers to an environment variable that is not set here is not checked. Ends with 1 where anything is wrong.
+    """
+    checked = target_files.check(target_files.load(files), os.environ, offline=True)
+    for problem in checked.problems:
+        console.print(str(problem), markup=False)
+    if checked.problems:
+        raise typer.Exit(1)
+    console.print(f"{checked.written} targets are valid")
 
 
 def main() -> None:

@@ -17,6 +17,10 @@ class Wanted(NamedTuple):
     flaw: str = ""
 
 
+class _Done(Exception):
+    """Somebody else made it as wanted meanwhile."""
+
+
 class Aligned(NamedTuple):
     """What was done with a target; ``revision`` is that of the change, 0 where there was none."""
 
@@ -58,5 +62,14 @@ async def _one(editor: Editor, now: Entry, wanted: Wanted, dry_run: bool) -> Ali
         return Aligned(now.id, "removed", 0 if dry_run else (await editor.bury(now.id, "dead", wanted.note)).revision)
     if now.target == target:
         return Aligned(now.id, "unchanged")
-    revision = 0 if dry_run else await editor.save(now.id, lambda _: target, wanted.note)
+
+    def build(entry: Entry) -> AnyTarget:
+        if entry.target == target:
+            raise _Done  # another replica of control reads the same files
+        return target
+
+    try:
+        revision = 0 if dry_run else await editor.save(now.id, build, wanted.note)
+    except _Done:
+        return Aligned(now.id, "unchanged")
     return Aligned(now.id, "updated" if now.exists else "created", revision)

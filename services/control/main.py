@@ -1,5 +1,6 @@
 """The control service: its parts, put together."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -26,6 +27,7 @@ from services.control.retention import Retention
 from services.control.schemas import Schemas
 from services.control.settings import Settings
 from services.control.store import Store
+from services.control.target_files import TargetFiles, locked
 from services.control.topology import Topology
 from tas_mcp.broker import JetStream
 from tas_mcp.presence import Presences
@@ -45,7 +47,8 @@ async def control(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     parked = Parked(jetstream, publisher)
     removals = Removals(jetstream, store, lanes, parked, presences, statuses)
     readings = Readings(jetstream, store, statuses)
-    editor = Editor(store, lanes, presences, removals)
+    editor = Editor(store, lanes, presences, removals, locked(settings.targets_file))
+    files = TargetFiles(settings.targets_file, topology, store, editor, os.environ)
     schemas = Schemas(jetstream, publisher, ingest)
     steps = {
         "retention": Retention(jetstream, settings.event_retention_seconds).purge,
@@ -55,6 +58,8 @@ async def control(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
         "readings": readings.refresh,
     }
     runtime.ops.check("streams", lambda: topology.trouble)
+    if settings.targets_file:
+        runtime.ops.check("targets_file", lambda: "", lambda: files.note)
     runtime.mount(
         [
             *api_targets.routes(topology, store, editor, readings, statuses),
@@ -68,7 +73,7 @@ async def control(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
         BODY_BYTES,
     )
     janitor = Janitor(topology, steps, settings.janitor_seconds)
-    async with topology.running(), presences.running(), ingest.running(), janitor.running():
+    async with topology.running(), presences.running(), ingest.running(), janitor.running(), files.running():
         yield
 
 

@@ -204,6 +204,20 @@ def test_data_survives_a_restart(tmp_path: Path) -> None:
         second.close()
 
 
+def test_targets_come_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "targets.yaml"
+    path.write_text("id: filed\ntype: webhook\nendpoint: http://127.0.0.1:9/\npaused: true\n")
+    dev = Dev(tmp_path, "--ephemeral", environ={"TAS_TARGETS_FILE": str(path)}).running()
+    try:
+        targets = dev.base + "/api/v1/forwarding/targets"
+        until(lambda: "filed" in ask(targets)[1], "the target of the file", dev=dev)
+        status, problem = ask(targets, {"id": "mine", "type": "webhook", "endpoint": "http://127.0.0.1:9/"})
+        assert (status, problem["code"]) == (409, "READ_ONLY")
+        assert dev.end() == 0
+    finally:
+        dev.close()
+
+
 # What a user may have done wrong: one line that says what to change.
 
 

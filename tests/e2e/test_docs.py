@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tas_mcp import schemas, targets
+from tas_mcp import schemas, target_files, targets
 from tas_mcp.routing import OPERATORS, Rule, compile_rules
 from tests.e2e.test_dev import Dev
 
@@ -71,6 +71,13 @@ def test_rules_in_the_documents_are_valid_and_name_every_operator() -> None:
     compile_rules(rules)
     table = path.read_text().partition("## Operators")[2]
     assert {name for name in OPERATORS if f"`{name}`" not in table} == set()
+
+
+def test_target_files_in_the_documents_are_valid() -> None:
+    found = {f"{path.name}.yaml": block.encode() for path in DOCUMENTS for block in blocks(path, "yaml") if "endpoint:" in block}
+    assert found
+    checked = target_files.check(target_files.Snapshot(found, {}), {"ORDERS_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"})
+    assert checked.problems == []
 
 
 def test_links_lead_somewhere() -> None:
