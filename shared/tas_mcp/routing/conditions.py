@@ -3,6 +3,7 @@
 A condition is written in one of these forms:
 
     {"field", "operator", "value", "negate"}     a leaf; the rows of ``OPERATORS`` say what it asks of the field
+    {"operator": "cel", "value", "negate"}       a leaf; an expression that looks at the whole event
     {"all": [...]}  {"any": [...]}  {"not": {}}  conditions of conditions
     {"exact": {...}}  "prefix"  "suffix"         CloudEvents: each named attribute is, starts with, ends with the text
 
@@ -21,6 +22,8 @@ from typing import Any, Final, NamedTuple
 from msgspec import Struct
 
 from tas_mcp.errors import Flaw
+from tas_mcp.routing.equality import kind
+from tas_mcp.routing.expressions import Expression, Failure
 from tas_mcp.routing.fields import FieldSyntaxError, compile_each, compile_field
 from tas_mcp.routing.operators import OPERATORS, Check, shown
 from tas_mcp.routing.view import MISSING, View
@@ -100,6 +103,8 @@ def field_of(attribute: str) -> str:
     return own.get(attribute) or f"metadata.{attribute}"
 
 
+CEL: Final = "cel"
+ALLOWED: Final = (*OPERATORS, CEL)
 DIALECTS: Final = {"exact": "eq", "prefix": "starts_with", "suffix": "ends_with"}
 FORMS: Final = ("operator", "all", "any", "not", *DIALECTS)
 
@@ -149,6 +154,8 @@ class _Compiler:
         elif len(forms) != 1:
             found = f"has {' and '.join(forms)}" if forms else "has none of them"
             self._flaw(pointer, f"a condition is written with one of {', '.join(FORMS)}; this one {found}")
+        elif condition.operator == CEL:
+            return self._expression(condition, pointer)
         elif forms == ["operator"]:
             return self._leaf(condition, pointer)
         elif condition.negate or condition.value is not None:
@@ -174,6 +181,18 @@ class _Compiler:
             return None
         return _any(nodes) if name == "any" else _all(nodes)
 
+    def _expression(self, condition: Condition, pointer: str) -> Node | None:
+        if condition.field is not None:
+            self._flaw(pointer + "/field", "an expression has no field; it looks at event")
+        if not isinstance(condition.value, str):
+            self._flaw(pointer + "/value", f"cel: the value must be an expression in a string, not {kind(condition.value)}")
+            return None
+        try:
+            return _computed(condition, Expression(condition.value))
+        except ValueError as error:
+            self._flaw(pointer + "/value", f"cel: {error}")
+            return None
+
     def _leaf(self, condition: Condition, pointer: str, field_pointer: str = "/field") -> Node | None:
         name, operator = condition.field, condition.operator
         each = check = None
@@ -187,7 +206,7 @@ class _Compiler:
             except FieldSyntaxError as error:
                 self._flaw(pointer + field_pointer, str(error))
         if operator is None:
-            self._flaw(pointer + "/operator", f"the operator is missing; allowed are {', '.join(OPERATORS)}")
+            self._flaw(pointer + "/operator", f"the operator is missing; allowed are {', '.join(ALLOWED)}")
         elif (operate := OPERATORS.get(operator)) is None:
             self._flaw(pointer + "/operator", _no_such(operator))
         else:
@@ -207,9 +226,9 @@ class _Compiler:
 
 
 def _no_such(operator: str) -> str:
-    close = get_close_matches(operator[:40], OPERATORS, 1)
+    close = get_close_matches(operator[:40], ALLOWED, 1)
     hint = f"did you mean {close[0]}? " if close else ""
-    return f"no such operator {operator[:40]!r}; {hint}allowed are {', '.join(OPERATORS)}"
+    return f"no such operator {operator[:40]!r}; {hint}allowed are {', '.join(ALLOWED)}"
 
 
 def _reads(read: Callable[[View], Any], test: Callable[[Any], bool], inverted: bool) -> Predicate:
@@ -232,15 +251,7 @@ def _tells(
     def why(view: View) -> Why:
         actual = read(view)
         passed, text, seen = fact(condition.field, actual, check)
-        matched = passed != inverted
-        told: Why = {"field": condition.field, "operator": condition.operator, "value": condition.value}
-        if condition.negate:
-            told["negate"] = True
-        told["matched"] = matched
-        if seen is not MISSING:
-            told["saw"] = _seen(seen)
-        told["because"] = f"{'matched' if matched else 'not matched'}: {text}"
-        return told
+        return _told(condition, passed != inverted, seen, text)
 
     return why
 
@@ -262,6 +273,37 @@ def _fact_of_each(name: str | None, values: list[Any], check: Check) -> Fact:
     if not values:
         return Fact(False, f"{name} is missing", MISSING)
     return Fact(False, f"of {name}, none of the {len(values)} values is {check.phrase}", values)
+
+
+def _computed(condition: Condition, expression: Expression) -> Node:
+    """A leaf that is an expression: what fails, or gives anything but a boolean, does not hold."""
+    inverted, holds = condition.negate, expression.holds
+
+    def why(view: View) -> Why:
+        value = expression.evaluate(view)
+        matched = (value is True) != inverted
+        if isinstance(value, Failure):
+            text = value.because
+        elif isinstance(value, bool):
+            text = f"the expression is {shown(value)}"
+        else:
+            text = f"the expression gives {kind(value)}, not a boolean"
+        return _told(condition, matched, MISSING, text)
+
+    return Node((lambda view: not holds(view)) if inverted else holds, why)
+
+
+def _told(condition: Condition, matched: bool, seen: object, text: str) -> Why:
+    """What a leaf tells."""
+    told: Why = {} if condition.field is None else {"field": condition.field}
+    told |= {"operator": condition.operator, "value": condition.value}
+    if condition.negate:
+        told["negate"] = True
+    told["matched"] = matched
+    if seen is not MISSING:
+        told["saw"] = _seen(seen)
+    told["because"] = f"{'matched' if matched else 'not matched'}: {text}"
+    return told
 
 
 def _seen(value: object) -> object:

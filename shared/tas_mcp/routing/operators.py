@@ -14,6 +14,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from tas_mcp.routing.equality import Test, equals, kind
+from tas_mcp.routing.patterns import Pattern, glob, regex
+from tas_mcp.routing.times import EXAMPLE, seconds
 from tas_mcp.routing.view import MISSING
 
 _NUMBERS: Final = frozenset({int, float})
@@ -121,6 +123,39 @@ def _ends_with(value: object) -> Check:
     return Check(lambda actual: type(actual) is str and actual.endswith(value), f"ending with {shown(value)}", _text)
 
 
+def _pattern(compile_pattern: Callable[[str], Pattern]) -> Operator:
+    def pattern(value: object) -> Check:
+        if not isinstance(value, str):
+            raise _unfit("a string", value)
+        compiled = compile_pattern(value)
+        return Check(compiled.test, f"matching {shown(value)}", compiled.objection)
+
+    return pattern
+
+
+def _time(compare: Callable[[float, float], bool], phrase: str) -> Operator:
+    """An instant against an instant: RFC 3339 texts and Unix seconds alike."""
+
+    def time(value: object) -> Check:
+        bound = seconds(value)
+        if bound is None:
+            raise _unfit(f"a time (RFC 3339 with its offset, as {EXAMPLE}, or Unix seconds)", value)
+
+        def test(actual: object) -> bool:
+            instant = seconds(actual)
+            return instant is not None and compare(instant, bound)
+
+        return Check(test, f"{phrase} {shown(value)}", _no_time)
+
+    return time
+
+
+def _no_time(actual: object) -> str | None:
+    if seconds(actual) is not None:
+        return None
+    return f"is {shown(actual)}, not a time" if isinstance(actual, str) else f"is {kind(actual)}, not a time"
+
+
 def _exists(value: object) -> Check:
     """A JSON null is there, too."""
     if value is not None and not isinstance(value, bool):
@@ -147,5 +182,9 @@ OPERATORS: Final[dict[str, Operator]] = {
     "not_contains": _not(_contains),
     "starts_with": _starts_with,
     "ends_with": _ends_with,
+    "regex": _pattern(regex),
+    "glob": _pattern(glob),
+    "before": _time(operator.lt, "before"),
+    "after": _time(operator.gt, "after"),
     "exists": _exists,
 }

@@ -4,7 +4,7 @@ The rule kept here: reading never fails. Data that cannot be decoded is ``MISSIN
 """
 
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import DecodeError, ValidationError
@@ -28,10 +28,12 @@ _check = msgspec.json.Decoder(msgspec.Raw).decode  # reads the syntax only
 class View:
     """One event under evaluation: one view for all rules. What it returns belongs to all of them: never change it."""
 
-    __slots__ = ("_data", "event")
+    __slots__ = ("_data", "bound", "event")
 
     def __init__(self, event: Event) -> None:
         self.event = event
+        self.bound: Any = None
+        """The event as expressions see it, bound by the first of them."""
         self._data: object = _UNREAD
 
     @property

@@ -1,6 +1,8 @@
 """Routing done naively, to compare with (no compilation, no index, no fast path); and the makers of rules."""
 
 import json
+import re
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -21,6 +23,13 @@ STEPS: dict[str, list[Any]] = {
     "data.a[1]": ["a", 1],
     'data["a"]["x.y"]': ["a", "x.y"],
     "data.a[0].b": ["a", 0, "b"],
+}
+EACH: dict[str, list[Any]] = {
+    "data[*]": ["*"],
+    "data.a[*]": ["a", "*"],
+    "data[*].a": ["*", "a"],
+    "data[*][*]": ["*", "*"],
+    "data.a[*].b[0]": ["a", "*", "b", 0],
 }
 FIELDS = ["event_id", "event_type", "source", "timestamp", "metadata.k", "metadata.x.y", *STEPS]
 
@@ -61,6 +70,19 @@ def read(field: str, event: Event) -> Any:
     return value
 
 
+def read_each(steps: list[Any], value: Any) -> list[Any]:
+    if not steps:
+        return [value]
+    step, *rest = steps
+    if step == "*":
+        return [found for item in value for found in read_each(rest, item)] if isinstance(value, list) else []
+    try:
+        inside = value[step] if isinstance(value, dict if isinstance(step, str) else list) else MISSING
+    except (KeyError, IndexError):
+        return []
+    return [] if inside is MISSING else read_each(rest, inside)
+
+
 def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -80,6 +102,23 @@ def same(a: Any, b: Any) -> bool:
 TWINS = {"ne": "eq", "not_in": "in", "not_contains": "contains"}
 
 
+def globbed(text: str, pattern: str) -> bool:
+    if not pattern:
+        return not text
+    if pattern[0] == "*":
+        return globbed(text, pattern[1:]) or (bool(text) and globbed(text[1:], pattern))
+    literal = pattern[:2] == "\\*"
+    if text and (pattern[0] == text[0] or (pattern[0] == "?") or (literal and text[0] == "*")):
+        return globbed(text[1:], pattern[1 + literal :])
+    return False
+
+
+def instant(value: Any) -> Any:
+    if is_number(value):
+        return value
+    return datetime.fromisoformat(value).timestamp() if isinstance(value, str) and re.match("[0-9]{4}-.*[Z:]", value) else None
+
+
 def test_of(operator: str, actual: Any, value: Any) -> bool:
     if operator in TWINS:
         return not test_of(TWINS[operator], actual, value)
@@ -92,6 +131,15 @@ def test_of(operator: str, actual: Any, value: Any) -> bool:
         return comparable and (actual > value) - (actual < value) in ORDERINGS[operator]
     if operator == "in":
         return any(same(actual, item) for item in value)
+    if operator in {"before", "after"}:
+        when, bound = instant(actual), instant(value)
+        return when is not None and (when < bound if operator == "before" else when > bound)
+    if operator in {"regex", "glob"} and not isinstance(actual, str):
+        return False
+    if operator == "regex":
+        return re.search(value, actual) is not None
+    if operator == "glob":
+        return globbed(actual, value)
     if operator == "starts_with":
         return isinstance(actual, str) and actual[: len(value)] == value
     if operator == "ends_with":
@@ -100,6 +148,11 @@ def test_of(operator: str, actual: Any, value: Any) -> bool:
     if isinstance(actual, str):
         return isinstance(value, str) and value in actual
     return isinstance(actual, list) and any(same(item, value) for item in actual)
+
+
+def computed(expression: str, event: Event) -> bool:
+    value = EXPRESSIONS[expression]
+    return value if isinstance(value, bool) else bool(value(event, data_of(event)))
 
 
 CLOUDEVENTS = {"type": "event_type", "source": "source", "id": "event_id", "time": "timestamp"}
@@ -116,8 +169,16 @@ def holds(condition: Condition, event: Event) -> bool:
         if texts is not None:
             read_as = {CLOUDEVENTS.get(name, f"metadata.{name}"): text for name, text in texts.items()}
             return all(test_of(operator, read(field, event), text) for field, text in read_as.items())
-    assert condition.field is not None
     assert condition.operator is not None
+    if condition.operator == "cel":
+        return computed(condition.value, event) != condition.negate
+    assert condition.field is not None
+    if condition.field in EACH:
+        values = read_each(EACH[condition.field], data_of(event))
+        inverted = condition.operator in TWINS or (condition.operator == "exists" and condition.value is False)
+        operator = TWINS.get(condition.operator, condition.operator)
+        value = True if operator == "exists" else condition.value
+        return any(test_of(operator, each, value) for each in values) != (inverted != condition.negate)
     return test_of(condition.operator, read(condition.field, event), condition.value) != condition.negate
 
 
@@ -150,22 +211,40 @@ def events(draw: st.DrawFn) -> Event:
     if draw(st.booleans()):
         data = json.dumps(data)
     metadata = draw(st.dictionaries(st.sampled_from(["k", "x.y"]), texts, max_size=2))
-    timestamp = draw(st.sampled_from([0, 1, 1703001234, "2023-12-19T15:53:54Z"]))
+    timestamp = draw(st.sampled_from([0, 1, 1703001234, "2023-12-19T15:53:54Z", "2023-12-19T15:53:54.5Z"]))
     return an_event(data, event_type=draw(types), source=draw(sources), timestamp=timestamp, metadata=metadata)
 
+
+TIMES = [0, 1.5, 1703001234, "2023-12-19T15:53:54Z", "2023-12-19T16:53:54.25+01:00"]
+EXPRESSIONS: dict[str, Any] = {
+    "event.event_type == 'user.created'": lambda event, _: event.event_type == "user.created",
+    "event.data.a == 'ab'": lambda _, data: isinstance(data, dict) and data.get("a") == "ab",
+    "event.data.a > 0": lambda _, data: isinstance(data, dict) and is_number(data.get("a")) and data["a"] > 0,
+    "event.data": lambda _, data: data is True,
+    "event.metadata.k.startsWith('a')": lambda event, _: event.metadata.get("k", "").startswith("a"),
+    "event.data.a.exists(x, x == 'a')": lambda _, data: (
+        isinstance(data, dict) and isinstance(data.get("a"), list) and "a" in data["a"]
+    ),
+    "1": False,
+}
 
 VALUES = {
     **dict.fromkeys(["eq", "ne", "contains", "not_contains"], values),
     **dict.fromkeys(ORDERINGS, numbers | texts),
     **dict.fromkeys(["in", "not_in"], st.lists(texts, max_size=3) | st.lists(numbers, max_size=3) | st.lists(values, max_size=3)),
     **dict.fromkeys(["starts_with", "ends_with"], texts),
+    "regex": st.sampled_from(["a", "^a", "b$", "a.*b|x", "user[.]"]),
+    "glob": st.sampled_from(["*", "a*", "*b", "?", "user.*", "*.*d", "[1]", "\\*"]),
+    **dict.fromkeys(["before", "after"], st.sampled_from(TIMES)),
     "exists": st.sampled_from([None, True, False]),
 }
 
 
 @st.composite
 def leaves(draw: st.DrawFn) -> Condition:
-    field = draw(st.sampled_from([*FIELDS, "event_type", "source"]))
+    if draw(st.integers(0, 9)) == 0:
+        return Condition(operator="cel", value=draw(st.sampled_from([*EXPRESSIONS])), negate=draw(st.booleans()))
+    field = draw(st.sampled_from([*FIELDS, *EACH, "event_type", "source", "timestamp"]))
     operator = draw(st.sampled_from(sorted(VALUES)))
     return Condition(field=field, operator=operator, value=draw(VALUES[operator]), negate=draw(st.booleans()))
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 
 from tas_mcp.messages import Event
 from tas_mcp.routing import OPERATORS, Condition, ConditionError, View, compile_condition
+from tas_mcp.routing.conditions import MAX_DEPTH
 from tests.shared.routing.reference import a_view, an_event, conditions, events, holds
 
 EVENT = an_event(
@@ -173,7 +174,7 @@ def test_refuses_a_value_that_makes_no_sense(operator: str, value: Any, detail: 
 def test_refuses_an_unknown_operator_and_says_which_there_are() -> None:
     with pytest.raises(ConditionError) as caught:
         compile_condition(Condition(field="data.x", operator="like"))
-    assert caught.value.flaws == (("/operator", f"no such operator 'like'; allowed are {', '.join(OPERATORS)}"),)
+    assert caught.value.flaws == (("/operator", f"no such operator 'like'; allowed are {', '.join(OPERATORS)}, cel"),)
 
 
 def test_says_all_that_is_wrong() -> None:
@@ -193,6 +194,132 @@ def test_the_document_is_strict(text: str) -> None:
 def test_the_document_has_defaults() -> None:
     condition = msgspec.json.decode('{"field": "source", "operator": "exists"}', type=Condition)
     assert condition == Condition(field="source", operator="exists", value=None, negate=False)
+
+
+def flaws(**condition: Any) -> list[tuple[str, str]]:
+    with pytest.raises(ConditionError) as caught:
+        compile_condition(msgspec.convert(condition, Condition))
+    return [tuple(flaw) for flaw in caught.value.flaws]
+
+
+LEAF = {"field": "source", "operator": "exists"}
+
+
+@pytest.mark.parametrize(
+    ("condition", "pointer", "detail"),
+    [
+        ({}, "", "a condition is written with one of operator, all, any, not, exact, prefix, suffix; this one has none of them"),
+        ({**LEAF, "any": [LEAF]}, "", "a condition is written with one of"),
+        ({"field": "source"}, "/operator", "the operator is missing; allowed are eq, "),
+        ({"operator": "eq"}, "/field", "the field is missing"),
+        ({"field": "source", "operator": "start_with"}, "/operator", "did you mean starts_with?"),
+        ({"all": []}, "/all", "must not be empty"),
+        ({"any": []}, "/any", "must not be empty"),
+        ({"exact": {}}, "/exact", "must not be empty"),
+        ({"all": [LEAF], "negate": True}, "/negate", "only a condition with an operator has negate; beside all it means nothing"),
+        ({"not": LEAF, "value": 1}, "/value", "only a condition with an operator has value"),
+        ({"not": {"any": [LEAF, {"operator": "eq"}]}}, "/not/any/1/field", "the field is missing"),
+        ({"prefix": {"type": "a", "": "x"}}, "/prefix/", "the metadata key is missing"),
+        ({"field": "data.x", "operator": "regex", "value": "a(b"}, "/value", "regex: position 3: missing )"),
+        ({"field": "data.x", "operator": "regex", "value": 1}, "/value", "regex: the value must be a string, not a number"),
+        ({"field": "data.x", "operator": "ends_with"}, "/value", "ends_with: the value must be a string, not null"),
+        ({"field": "data.x", "operator": "before", "value": "soon"}, "/value", "before: the value must be a time (RFC 3339"),
+        ({"field": "data[*]x", "operator": "exists"}, "/field", "position 7"),
+        ({"operator": "cel", "value": 1}, "/value", "cel: the value must be an expression in a string, not a number"),
+        ({"operator": "cel", "value": "1 +"}, "/value", "cel: line 1, column 4: Syntax error"),
+        ({"operator": "cel", "value": "true", "field": "data"}, "/field", "an expression has no field; it looks at event"),
+    ],
+)
+def test_says_what_is_wrong_and_where(condition: dict[str, Any], pointer: str, detail: str) -> None:
+    [(at, told)] = flaws(**condition)
+    assert at == pointer
+    assert detail in told
+
+
+def test_the_depth_is_bounded() -> None:
+    condition: dict[str, Any] = LEAF
+    for _ in range(MAX_DEPTH - 1):
+        condition = {"not": condition}
+    assert compile_condition(msgspec.convert(condition, Condition)).holds(View(EVENT)) is False
+    assert flaws(**{"any": [condition]}) == [("/any/0" + "/not" * (MAX_DEPTH - 1), "at most 8 levels of conditions are allowed")]
+
+
+def why(event: Event = EVENT, **condition: Any) -> Any:
+    return compile_condition(msgspec.convert(condition, Condition)).why(View(event))
+
+
+@pytest.mark.parametrize(
+    ("field", "operator", "value", "because"),
+    [
+        ("data.amount", "gt", 99, "matched: data.amount is 100, greater than 99"),
+        ("data.amount", "gt", 100, "not matched: data.amount is 100, not greater than 100"),
+        ("data.name", "gt", 100, "not matched: data.name is a string, not a number"),
+        ("data.absent", "gt", 100, "not matched: data.absent is missing"),
+        ("data.absent", "ne", 100, "matched: data.absent is missing"),
+        ("data.amount", "ne", "100", "matched: data.amount is a number, not a string"),
+        ("data.amount", "ne", 100, "not matched: data.amount is 100, equal to 100"),
+        ("data.name", "not_in", ["Ann"], 'not matched: data.name is "Ann", one of ["Ann"]'),
+        ("data.yes", "in", [1, "a"], "not matched: data.yes is a boolean, not a number or a string"),
+        ("data.yes", "in", [], "not matched: data.yes is true, not one of []"),
+        ("data.amount", "contains", "1", "not matched: data.amount is a number, not a string or an array"),
+        ("data.name", "contains", 1, "not matched: data.name is a string, not an array"),
+        ("data.none", "exists", None, "matched: data.none is null, present"),
+        ("data.name", "exists", False, 'not matched: data.name is "Ann", present'),
+        ("data.name", "glob", "B*", 'not matched: data.name is "Ann", not matching "B*"'),
+        ("data.name", "after", 1, 'not matched: data.name is "Ann", not a time'),
+        ("data.yes", "after", 1, "not matched: data.yes is a boolean, not a time"),
+        ("timestamp", "after", 1, "matched: timestamp is 1703001234, after 1"),
+        (
+            "timestamp",
+            "before",
+            "2023-01-01T00:00:00Z",
+            'not matched: timestamp is 1703001234, not before "2023-01-01T00:00:00Z"',
+        ),
+        ("data.tags[*]", "eq", "b", 'matched: of data.tags[*], "b" is equal to "b"'),
+        ("data.ones[*]", "gt", 5, "not matched: of data.ones[*], none of the 2 values is greater than 5"),
+        ("data.tags[*].x", "gt", 5, "not matched: data.tags[*].x is 1, not greater than 5"),
+        ("data.tags[*].y", "ne", 5, "matched: data.tags[*].y is missing"),
+        ("data.tags[*]", "not_contains", "z", 'matched: of data.tags[*], none of the 6 values is containing "z"'),
+    ],
+)
+def test_tells_why_in_a_sentence(field: str, operator: str, value: Any, because: str) -> None:
+    told = why(field=field, operator=operator, value=value)
+    assert told["because"] == because
+    assert told["matched"] is because.startswith("matched")
+
+
+@pytest.mark.parametrize(
+    ("expression", "because"),
+    [
+        ("event.data.amount > 99", "matched: the expression is true"),
+        ("event.data.amount < 99", "not matched: the expression is false"),
+        ("event.data.amount", "not matched: the expression gives a number, not a boolean"),
+        ("event.data.absent > 1", "not matched: the expression failed: there is no 'absent'"),
+        ("event.data.name > 1", "not matched: the expression failed: No such overload"),
+    ],
+)
+def test_tells_why_of_an_expression(expression: str, because: str) -> None:
+    told = why(operator="cel", value=expression)
+    assert told["because"].startswith(because)
+    assert why(operator="cel", value=expression, negate=True)["matched"] is not told["matched"]
+
+
+def test_a_leaf_tells_what_it_saw_and_what_was_asked() -> None:
+    assert why(field="data.amount", operator="lt", value=100, negate=True) == {
+        "field": "data.amount", "operator": "lt", "value": 100, "negate": True, "matched": True, "saw": 100,
+        "because": "matched: data.amount is 100, not less than 100",
+    }  # fmt: skip
+    assert "saw" not in why(field="data.absent", operator="exists")
+    long = why(an_event("x" * 100_000), field="data", operator="eq", value="y" * 100_000)
+    assert len(long["because"]) < 250
+    assert long["saw"] == '"' + "x" * 252 + "..."
+
+
+def test_the_tree_has_the_form_of_the_conditions() -> None:
+    told = why(**{"any": [{"not": LEAF}, {"all": [LEAF, {"exact": {"type": "a", "tenant": "acme"}}]}]})
+    assert [told["matched"], told["any"][0]["matched"], told["any"][0]["not"]["matched"]] == [False, False, True]
+    exact = told["any"][1]["all"][1]
+    assert [(leaf["field"], leaf["matched"]) for leaf in exact["all"]] == [("event_type", False), ("metadata.tenant", True)]
 
 
 @settings(max_examples=500)
