@@ -77,7 +77,7 @@ def test_gives(expression: str, expected: object) -> None:
     ],
 )
 def test_refuses_and_says_where(expression: str, detail: str) -> None:
-    with pytest.raises(ValueError, match=".") as caught:
+    with pytest.raises(ValueError, match=r".") as caught:
         Expression(expression)
     assert str(caught.value).startswith(detail)
     assert "\n" not in str(caught.value)

@@ -11,7 +11,7 @@ from tas_mcp.messages import Event
 from tas_mcp.routing import Condition, Rule, Transform, View, compile_rules
 from tas_mcp.routing.conditions import MAX_CONDITIONS
 from tas_mcp.routing.rules import MAX_RULES
-from tests.shared.routing.reference import a_view, data_of, decide, events, rule_lists
+from tests.shared.routing.reference import a_view, an_event, data_of, decide, events, rule_lists
 
 VIEW = a_view({"amount": 100})
 
@@ -141,3 +141,49 @@ def test_the_transform_of_a_rule_is_compiled_with_it() -> None:
         "/rules/1/transform/add_fields/data.x",
         "/rules/1/transform/jsonata",
     ]
+
+
+EVENTS = [View(an_event(event_id=f"e-{number}")) for number in range(2000)]
+
+
+def test_a_rule_takes_its_sample_and_the_rest_goes_on() -> None:
+    rules = [rule("canary", sample=10), rule("rest")]
+    decisions = [decided(rules, view) for view in EVENTS]
+    assert decisions == [decided(rules, view) for view in EVENTS]
+    assert 140 < decisions.count("canary") < 260
+    assert set(decisions) == {"canary", "rest"}
+
+
+def test_a_larger_sample_keeps_the_events_of_the_smaller() -> None:
+    small, large = ({i for i, view in enumerate(EVENTS) if decided([rule("r", sample=n)], view)} for n in (5, 20))
+    assert small < large
+    assert not any(decided([rule("r", sample=0)], view) for view in EVENTS)
+
+
+def test_a_sample_is_of_what_matches() -> None:
+    assert decided([rule("r", NO, sample=99.999)]) is None
+
+
+@pytest.mark.parametrize("sample", [-1, 100.5, float("nan")])
+def test_a_sample_is_a_percentage(sample: float) -> None:
+    assert rejection([rule("r", sample=sample)]).flaws == (Flaw("/rules/0/sample", "must be a percentage from 0 to 100"),)
+
+
+def test_explains_the_rules_up_to_the_one_that_decides() -> None:
+    told = compile_rules([rule("no", NO), rule("off", enabled=False), rule("yes", YES), rule("never", NO)]).explain(VIEW)
+    assert [told["matched"], told["rule_id"]] == [True, "yes"]
+    assert [(each["rule_id"], each["matched"]) for each in told["rules"]] == [("no", False), ("yes", True)]
+    assert [leaf["because"] for leaf in told["rules"][0]["conditions"]] == ["not matched: data.amount is 100, not equal to 1"]
+    assert msgspec.json.decode(msgspec.json.encode(told)) == told
+
+
+def test_explains_what_is_not_a_condition() -> None:
+    assert compile_rules([]).explain(VIEW)["because"] == "a target without rules takes all"
+    assert compile_rules([rule("off", enabled=False)]).explain(VIEW)["because"] == "not matched: every rule is disabled"
+    assert compile_rules([rule("no", NO)]).explain(VIEW)["because"] == "not matched: none of the rules matches"
+    assert compile_rules([rule("all")]).explain(VIEW)["rules"][0]["because"] == "a rule without conditions takes all"
+    sampled = [compile_rules([rule("r", sample=50)]).explain(view)["rules"][0] for view in EVENTS]
+    assert {(each["matched"], each["because"]) for each in sampled} == {
+        (True, "matched: the event is in the sample of 50 %"),
+        (False, "not matched: the event is not in the sample of 50 %"),
+    }
