@@ -24,6 +24,7 @@ PURE = (
     "tas_mcp.routing",
     "tas_mcp.schemas",
     "services.control.difference",
+    "tas_mcp.target_files.references",
     "services.forward.addresses",
     "services.forward.breaker",
     "services.forward.rate",

@@ -62,7 +62,7 @@ def validate(
         console.print(str(problem), markup=False)
     if checked.problems:
         raise typer.Exit(1)
-    console.print(f"{checked.written} targets are valid")
+    console.print(f"valid targets: {checked.written}")
 
 
 def main() -> None:

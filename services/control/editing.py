@@ -71,8 +71,10 @@ class Editor:
         return await self._saved(target_id, await self.save(target_id, build, note, check))
 
     async def change(self, target_id: str, changes: dict[str, Any], check: Precondition, note: Note) -> Saved:
-        """Store an existing target with some of its members changed."""
-        self.unlocked()
+        """Store an existing target with some of its members changed. Where people may not change targets, one that has them so
+        already is left as it is."""
+        if self._locked:
+            return await self._as_it_is(target_id, changes, check)
 
         def build(entry: Entry) -> AnyTarget:
             if entry.target is None:
@@ -80,6 +82,15 @@ class Editor:
             return msgspec.structs.replace(entry.target, **changes)
 
         return await self._saved(target_id, await self.save(target_id, build, note, check))
+
+    async def _as_it_is(self, target_id: str, changes: dict[str, Any], check: Precondition) -> Saved:
+        entry = await self._store.get(target_id)
+        if entry.target is None:
+            raise missing(target_id)
+        check(entry.revision)
+        if msgspec.structs.replace(entry.target, **changes) != entry.target:
+            self.unlocked()
+        return await self._saved(target_id, entry.revision)
 
     async def put_back(self, target: AnyTarget, check: Precondition, note: Note) -> Saved:
         """Store a target as an earlier revision had it, whether it is there now or not."""

@@ -17,8 +17,8 @@ def validate(*paths: Path) -> tuple[int, str]:
 def test_valid_files_are_counted(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(GOOD)
     (tmp_path / "b.json").write_text('[{"id": "b", "type": "http", "endpoint": "http://host/"}]')
-    assert validate(tmp_path) == (0, "2 targets are valid\n")
-    assert validate(tmp_path / "a.yaml", tmp_path / "b.json") == (0, "2 targets are valid\n")
+    assert validate(tmp_path) == (0, "valid targets: 2\n")
+    assert validate(tmp_path / "a.yaml", tmp_path / "b.json") == (0, "valid targets: 2\n")
 
 
 def test_every_problem_is_a_line_and_the_exit_code_is_1(tmp_path: Path) -> None:

@@ -186,6 +186,8 @@ async def test_the_service_takes_files_and_its_api_only_reads(nats: NatsServer, 
             assert (answer.status, answer.body["code"]) == (409, "READ_ONLY"), where
             assert f"TAS_TARGETS_FILE={path}" in answer.body["detail"]
         assert (await rig.call("POST", "/api/v1/revisions/rollback", json={"revision": 1, "dry_run": True})).status == 200
+        enabled = await rig.call("POST", f"{one}/enable")
+        assert (enabled.status, enabled.headers["ETag"]) == (200, '"1"'), "it only forgets that the target was gone"
         path.write_text("[{}]")
         await until(lambda: asyncio.sleep(0.05, "targets.yaml:1" in rig.ops.readiness()[1]["targets_file"]["detail"]))
         rig.ops.serving = True

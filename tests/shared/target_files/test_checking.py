@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tas_mcp.target_files import Snapshot, check, load
 from tas_mcp.target_files.loading import MAX_BYTES, MAX_FILES
@@ -115,6 +117,18 @@ def test_a_secret_is_not_told(tmp_path: Path) -> None:
     found = problems(x=text, environ={"KEY": "hunter2hunter2"})
     assert len(found) == 2
     assert "hunter2" not in str(found)
+
+
+PIECES = """id type webhook targets config rules $ { } [ ] : - , &a *a ! | ' " # --- ... ? << @ ` \\ \\u d83d 1e9 0x ~""".split()
+PIECES += ["\n", " ", "  ", "\t", "%YAML 1.2\n", "\0", "\ud800"]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=30).map("".join), st.sampled_from(["x.yaml", "x.json"]))
+@settings(max_examples=500)
+def test_whatever_is_in_a_file_is_a_target_or_a_problem(text: str, name: str) -> None:
+    found = check(Snapshot({name: text.encode(errors="surrogatepass")}, {}), {})
+    assert found.problems or found.written == len(found.targets)
+    assert all(each.line >= 1 for each in found.problems)
 
 
 def test_a_folder_is_read_with_all_below_it(tmp_path: Path) -> None:
