@@ -1,7 +1,7 @@
 """Opens, changes and closes lanes as the target documents say."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from services.forward.guard import Guard
@@ -22,13 +22,20 @@ class Dispatcher:
     """Holds the lanes of all targets."""
 
     def __init__(
-        self, connection: Connection, publisher: Publisher, outcomes: Outcomes, statuses: Statuses, guard: Guard
+        self,
+        connection: Connection,
+        publisher: Publisher,
+        outcomes: Outcomes,
+        statuses: Statuses,
+        guard: Guard,
+        replicas: Callable[[], int],
     ) -> None:
         self._connection = connection
         self._publisher = publisher
         self._outcomes = outcomes
         self._statuses = statuses
         self._guard = guard
+        self._replicas = replicas
         self._lanes: dict[str, tuple[Lane, AsyncExitStack]] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -65,7 +72,7 @@ class Dispatcher:
         if change.key in self._lanes:
             await self._lanes[change.key][0].use(target)
             return
-        lane = Lane(self._connection, self._publisher, self._outcomes, self._statuses, self._guard, target)
+        lane = Lane(self._connection, self._publisher, self._outcomes, self._statuses, self._guard, self._replicas, target)
         stack = AsyncExitStack()
         await stack.enter_async_context(lane.running())
         self._lanes[change.key] = lane, stack

@@ -13,6 +13,7 @@ from tas_mcp import subjects
 from tas_mcp.broker import JetStream
 from tas_mcp.documents import Document, Follower
 from tas_mcp.outcomes import Outcomes
+from tas_mcp.presence import Announcer, Presences
 from tas_mcp.service import Runtime, run
 from tas_mcp.statuses import StatusBucket
 
@@ -26,7 +27,9 @@ async def forward(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     outcomes = Outcomes(publisher, subjects.ATTEMPTS)
     guard = Guard(networks(settings.allowed_networks), settings.nats_url.split(","))
     statuses = Statuses(StatusBucket(JetStream(connection), publisher))
-    dispatcher = Dispatcher(connection, publisher, outcomes, statuses, guard)
+    presences = Presences(connection, runtime.name)
+    announcer = Announcer(connection, runtime.name, lambda: 0)
+    dispatcher = Dispatcher(connection, publisher, outcomes, statuses, guard, lambda: len(presences.live()))
     followed = Follower(connection, subjects.STATUS_BUCKET, statuses.use)
 
     async def changed(documents: Sequence[Document]) -> None:
@@ -39,7 +42,15 @@ async def forward(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     ops.check("outcomes", lambda: outcomes.trouble)
     known = asyncio.create_task(followed.loaded.wait())
     try:
-        async with outcomes.running(), statuses.running(), followed.running(), dispatcher.running(), targets.running():
+        async with (
+            presences.running(),
+            announcer.running(),
+            outcomes.running(),
+            statuses.running(),
+            followed.running(),
+            dispatcher.running(),
+            targets.running(),
+        ):
             yield
     finally:
         known.cancel()

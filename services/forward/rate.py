@@ -2,15 +2,17 @@
 
 
 class Rate:
-    """``per_second`` on average, ``burst`` at once after a rest."""
+    """``per_second`` on average, ``burst`` at once after a rest, over all replicas: each takes its share."""
 
     def __init__(self, per_second: float, burst: float) -> None:
-        self._interval = 1.0 / per_second
-        self._tolerance = (burst - 1) * self._interval
+        self._per_second = per_second
+        self._burst = burst
         self._next = float("-inf")
 
-    def take(self, now: float) -> float:
+    def take(self, now: float, replicas: int = 1) -> float:
         """Take the next place in the line: the seconds to wait for it."""
-        due = max(self._next, now - self._tolerance)
-        self._next = due + self._interval
+        interval = replicas / self._per_second
+        tolerance = (max(1.0, self._burst / replicas) - 1.0) * interval
+        due = max(self._next, now - tolerance)
+        self._next = due + interval
         return max(0.0, due - now)

@@ -17,6 +17,10 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     timeout: Duration = Duration(15)
     concurrency: Annotated[int, Meta(ge=1, le=1000)] = 64
+    batch_size: Annotated[int, Meta(ge=1, le=1000)] = 1
+    """How many deliveries go into one request, for types that can."""
+    batch_timeout: Duration = Duration(0.1)
+    """How long a request waits to be filled."""
     retry: Retry = Retry()
     max_queue: Annotated[int, Meta(ge=1)] = 1_000_000
     overflow: Literal["dead", "drop"] = "dead"
@@ -71,6 +75,8 @@ def check_config(config: Config) -> list[Flaw]:
     flaws = [*retry_flaws(config.retry, "/config/retry"), *breaker_flaws(config.breaker, "/config/breaker")]
     if not 0 < config.timeout <= 300:
         flaws.append(Flaw("/config/timeout", "must be above 0 and at most 5m"))
+    if not 0 < config.batch_timeout <= 60:
+        flaws.append(Flaw("/config/batch_timeout", "must be above 0 and at most 1m"))
     if config.expires is not None and config.expires <= 0:
         flaws.append(Flaw("/config/expires", "must be above 0"))
     return flaws

@@ -474,7 +474,7 @@ async def test_what_comes_as_the_last_worker_ends_is_not_left_lying() -> None:
     connection = MemoryBroker().connection
     publisher = Publisher(connection)
     statuses = Statuses(StatusBucket(JetStream(connection), publisher))
-    lane = Lane(connection, publisher, cast(Outcomes, outcomes), statuses, OPEN, target)
+    lane = Lane(connection, publisher, cast(Outcomes, outcomes), statuses, OPEN, lambda: 1, target)
     lane._sender = Sends()
     lane._take(pulled(1))
     await until(lambda: outcomes.recorded == [1, 2], 2)

@@ -10,7 +10,7 @@ from tas_mcp.v1 import mcp_pb2, mcp_pb2_grpc
 
 
 class GrpcServer(mcp_pb2_grpc.MCPServiceServicer):
-    """Takes events. ``code`` refuses every call; ``batch`` answers IngestBatch in another way."""
+    """Takes events. ``code`` refuses every call, ``batch_code`` batches; ``batch`` answers them another way."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -20,6 +20,7 @@ class GrpcServer(mcp_pb2_grpc.MCPServiceServicer):
         self.metadata: dict[str, str] = {}
         self.deadlines: list[float] = []
         self.code: grpc.StatusCode | None = None
+        self.batch_code: grpc.StatusCode | None = None
         self.details = "so it is"
         self.trailers: tuple[tuple[str, str | bytes], ...] = ()
         self.response = mcp_pb2.IngestEventResponse(success=True, status="accepted")
@@ -33,6 +34,8 @@ class GrpcServer(mcp_pb2_grpc.MCPServiceServicer):
     async def IngestBatch(self, request: mcp_pb2.EventBatch, context: Any) -> mcp_pb2.IngestAck:  # noqa: N802
         await self._look(context)
         self.batches.append(len(request.events))
+        if self.batch_code is not None:
+            await context.abort(self.batch_code, self.details)
         if self.batch:
             return self.batch(request)
         self.seen += request.events
