@@ -7,6 +7,7 @@
 
 import re
 from datetime import UTC, datetime
+from urllib.parse import quote
 
 from msgspec import Raw
 
@@ -17,6 +18,7 @@ STRUCTURED = "application/cloudevents+json"
 DATA = "application/json"
 _OWN = frozenset(("specversion", "id", "source", "type", "time", "datacontenttype", "data"))
 _FOREIGN = re.compile(r"[^a-z0-9]")
+_VISIBLE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
 _TEXT = re.compile(r"[^\x00-\x1f\x7f-\x9f]*")
 
 
@@ -38,9 +40,14 @@ def attributes(event: Event) -> dict[str, str]:
     return found
 
 
-def structured(event: Event, **changes: str) -> bytes:
-    """The JSON format (CloudEvents JSON 3), its data the payload as it was sent; ``changes`` replace attributes."""
-    return encode({**attributes(event), **changes, "data": Raw(payload_text(event.data))})
+def structured(event: Event) -> bytes:
+    """The JSON format (CloudEvents JSON 3), its data the payload as it was sent."""
+    return encode({**attributes(event), "data": Raw(payload_text(event.data))})
+
+
+def header(value: str) -> str:
+    """An attribute as the value of a header (HTTP binding 3.1.3.2, and NATS' the same)."""
+    return quote(value, safe=_VISIBLE)
 
 
 def time(event: Event) -> str:

@@ -29,6 +29,9 @@ log = telemetry.logger("service")
 
 S = TypeVar("S", bound=ServiceSettings)
 
+CONNECTED = telemetry.gauge("mcp_broker_connected", "1 while the link to NATS is up")
+RECONNECTS = telemetry.counter("mcp_broker_connects", "Links to NATS that were made")
+
 EXIT_MISCONFIGURED = 2
 OPS_BODY_BYTES = 4096
 
@@ -61,8 +64,14 @@ class Runtime:
     async def running(self) -> AsyncIterator["Runtime"]:
         """Keep the broker link while inside."""
         self.ops.check("broker", lambda: self.connection.trouble)
-        async with self.connection.running(), self.publisher.running():
-            yield self
+        with self.connection.watched(up=_count_connect, down=lambda: CONNECTED.set(0)):
+            async with self.connection.running(), self.publisher.running():
+                yield self
+
+
+def _count_connect() -> None:
+    CONNECTED.set(1)
+    RECONNECTS.inc()
 
 
 Service = Callable[[S, Runtime], AbstractAsyncContextManager[None]]

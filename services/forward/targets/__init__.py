@@ -9,9 +9,10 @@ from typing import Protocol, runtime_checkable
 
 from services.forward.guard import Guard
 from services.forward.targets.http import open_http
+from services.forward.targets.nats import open_nats
 from services.forward.verdict import Failed, Refused
 from tas_mcp.messages import Event
-from tas_mcp.targets import AnyTarget, GrpcTarget, KafkaTarget
+from tas_mcp.targets import AnyTarget, GrpcTarget, KafkaTarget, NatsTarget
 
 
 class Sender(Protocol):
@@ -67,5 +68,7 @@ def open_sender(target: AnyTarget, guard: Guard) -> AbstractAsyncContextManager[
             from services.forward.targets.kafka import open_kafka
 
             return open_kafka(target, guard)
+        case NatsTarget():
+            return open_nats(target, guard)
         case _:
             return open_http(target, guard)

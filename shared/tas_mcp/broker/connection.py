@@ -11,7 +11,8 @@ dropped.
 import asyncio
 import itertools
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 from nats.aio.client import Client
@@ -32,23 +33,33 @@ UNSENT_BYTES = 16 * 1024 * 1024
 HEADER_ROOM = 512
 """Bytes kept free below max_payload for the headers of a message."""
 
-CONNECTED = telemetry.gauge("mcp_broker_connected", "1 while the link to NATS is up")
-RECONNECTS = telemetry.counter("mcp_broker_connects", "Links to NATS that were made")
-
-
 Hook = Callable[[], None]
+Where = Callable[[], Awaitable[tuple[list[str], str]]]
+"""The URLs to connect to now, and the name that a certificate must bear. ``OSError``: none."""
 
 
 class Connection:
     """A link that comes and goes. Everything may be called at any time; what needs the broker raises ``Unavailable`` at once
-    while the link is down."""
+    while the link is down. ``where`` is asked before each connect, for links that do not go to ``servers`` by their names."""
 
     def __init__(
-        self, servers: list[str], name: str, *, user: str = "", password: str = "", creds: str = "", inbox_prefix: str = ""
+        self,
+        servers: list[str],
+        name: str,
+        *,
+        user: str = "",
+        password: str = "",
+        token: str = "",
+        creds: str = "",
+        inbox_prefix: str = "",
+        tls: ssl.SSLContext | None = None,
+        where: Where | None = None,
     ) -> None:
         self._servers = servers
         self._name = name
-        self._login = {k: v for k, v in (("user", user), ("password", password), ("user_credentials", creds)) if v}
+        login = (("user", user), ("password", password), ("token", token), ("user_credentials", creds), ("tls", tls))
+        self._login = {key: value for key, value in login if value}
+        self._where = where
         self._inbox = f"{inbox_prefix or '_INBOX'}.{secrets.token_hex(8)}"
         self._tokens = itertools.count()
         self._client: Client | None = None
@@ -201,10 +212,12 @@ class Connection:
                     lost.set()
 
                 client = Client()
+                servers, certified = await self._where() if self._where else (self._servers, "")
                 try:
                     await client.connect(
-                        self._servers,
+                        servers,
                         name=self._name,
+                        tls_hostname=certified or None,
                         allow_reconnect=False,
                         connect_timeout=CONNECT_SECONDS,
                         reconnect_time_wait=0.1,  # type: ignore[arg-type]
@@ -225,8 +238,6 @@ class Connection:
         version = client.connected_server_version
         self.server_version = (version.major, version.minor)
         self._client, self.trouble = client, ""
-        CONNECTED.set(1)
-        RECONNECTS.inc()
         log.info("connected to the broker", server=client.connected_url.netloc if client.connected_url else "")
         for hook in list(self._up_hooks):
             hook()
@@ -262,7 +273,6 @@ class Connection:
         self._client = self._wire = None
         self.trouble = trouble or "closed"
         self._outbox.clear()
-        CONNECTED.set(0)
         if trouble:
             log.warning("broker connection lost", detail=trouble)
         for future in self._requests.values():

@@ -62,6 +62,7 @@ class Publisher:
         self._numbers = itertools.count()
         self._pending: dict[str, _Pending] = {}
         self._bytes = 0
+        self._told = 0
         self._tick = 0
         self._drained: asyncio.Event | None = None
         self._room = asyncio.Event()
@@ -135,6 +136,7 @@ class Publisher:
                 finally:
                     sweeper.cancel()
                     self._fail_all()
+                    self._tell(0)
 
     def _on_answer(self, message: Message) -> None:
         pending = self._pending.pop(message.subject[self._prefix :], None)
@@ -156,12 +158,17 @@ class Publisher:
         if self._drained:
             self._drained.set()
 
+    def _tell(self, pending: int) -> None:
+        """There may be other publishers: the metric is their sum."""
+        PENDING.inc(pending - self._told)
+        self._told = pending
+
     async def _sweep(self) -> None:
         """Count ticks. All deadlines are equally long, so the oldest publish, the first of the dict, is the first to expire."""
         while True:
             await asyncio.sleep(self._deadline / TICKS)
             self._tick += 1
-            PENDING.set(len(self._pending))
+            self._tell(len(self._pending))
             while self._pending:
                 number, (deadline, size, settle) = next(iter(self._pending.items()))
                 if deadline > self._tick:
@@ -176,7 +183,7 @@ class Publisher:
 
 def _verdict(message: Message) -> PubAck | TasError:
     if message.status == "503":
-        return Unavailable("no stream takes this subject: is the control service running?")
+        return Unavailable("no stream takes this subject")
     try:
         answer = _decode(message.data)
     except msgspec.MsgspecError:

@@ -16,6 +16,7 @@ from tas_mcp.targets.grpc import GrpcConfig, GrpcTarget
 from tas_mcp.targets.http import HttpConfig, HttpTarget, WebhookTarget
 from tas_mcp.targets.kafka import KafkaConfig, KafkaTarget
 from tas_mcp.targets.masking import mask
+from tas_mcp.targets.nats import NatsConfig, NatsTarget
 from tas_mcp.targets.policies import BreakerPolicy, Exponential, RateLimit, Retry
 from tas_mcp.targets.target import Config, Removed, Target, check_config, check_id, check_split
 from tas_mcp.targets.tls import Tls
@@ -32,6 +33,8 @@ __all__ = [
     "HttpTarget",
     "KafkaConfig",
     "KafkaTarget",
+    "NatsConfig",
+    "NatsTarget",
     "RateLimit",
     "Removed",
     "Retry",
@@ -48,7 +51,7 @@ __all__ = [
     "unmask",
 ]
 
-AnyTarget = HttpTarget | WebhookTarget | GrpcTarget | KafkaTarget
+AnyTarget = HttpTarget | WebhookTarget | GrpcTarget | KafkaTarget | NatsTarget
 Stored = AnyTarget | Removed
 
 _decode = msgspec.json.Decoder(Stored, dec_hook=from_json).decode

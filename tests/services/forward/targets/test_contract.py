@@ -13,8 +13,9 @@ from aiohttp import web
 from tas_mcp.http import application, listening
 from tests.contracts.target import TargetContract
 from tests.kafka_broker import ADDRESS, consumed, needs_kafka
+from tests.nats_server import NatsServer
 from tests.services.forward.targets.grpc_server import GrpcServer, grpc_serving
-from tests.shared.rig import until
+from tests.shared.rig import Broker, linked, until
 
 
 class HttpDestination:
@@ -120,3 +121,37 @@ class TestKafka(TargetContract):
     @pytest.fixture
     def destination(self) -> KafkaDestination:
         return KafkaDestination()
+
+
+class NatsDestination:
+    """A stream on a server of its own."""
+
+    def __init__(self, server: NatsServer, broker: Broker) -> None:
+        self.port = server.port
+        self._broker = broker
+
+    def document(self, **config: Any) -> dict[str, Any]:
+        return {**self.elsewhere(self.port), "config": {"subject": "S.orders", **config}}
+
+    def elsewhere(self, port: int) -> dict[str, Any]:
+        return {"id": "t", "type": "nats", "endpoint": f"nats://127.0.0.1:{port}", "config": {"subject": "S.orders"}}
+
+    async def received(self, count: int) -> list[tuple[str, str]]:
+        await until(lambda: self._broker.jetstream.count("S", "S.orders"))
+        bodies = [msgspec.json.decode(message.data) for message in await self._broker.messages("S")]
+        assert len(bodies) == count
+        return [(body["event_id"], body["data"]) for body in bodies]
+
+    @asynccontextmanager
+    async def refusing(self) -> AsyncIterator[None]:
+        await self._broker.stream(max_msg_size=10)
+        yield
+        await self._broker.stream()
+
+
+class TestNats(TargetContract):
+    @pytest.fixture
+    async def destination(self, nats: NatsServer) -> AsyncIterator[NatsDestination]:
+        async with linked(nats.url) as broker:
+            await broker.stream()
+            yield NatsDestination(nats, broker)

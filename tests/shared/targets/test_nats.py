@@ -1,0 +1,75 @@
+"""Documents of NATS targets."""
+
+from typing import Any
+
+import pytest
+
+from tas_mcp.errors import Rejected
+from tas_mcp.targets import NatsTarget, check, decode, encode, masked
+from tas_mcp.targets.nats import servers
+
+
+def document(endpoint: str = "nats://a.example:4222", subject: str = "orders.new", **config: Any) -> dict[str, Any]:
+    return {"id": "orders", "type": "nats", "endpoint": endpoint, "config": {"subject": subject, **config}}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "found"),
+    [("nats://a.example:4222", [("a.example", 4222)]), ("tls://[::1]:1,10.0.0.1:65535", [("::1", 1), ("10.0.0.1", 65535)])],
+)
+def test_endpoints(endpoint: str, found: list[tuple[str, int]]) -> None:
+    target, _ = check(document(endpoint, user="jo", password="secret"))
+    assert isinstance(target, NatsTarget)
+    assert servers(target.endpoint) == found
+    assert decode(encode(target)) == target
+
+
+@pytest.mark.parametrize(
+    ("given", "pointer"),
+    [
+        *(
+            (document(endpoint), "/endpoint")
+            for endpoint in """
+            a:4222 nats:// nats://a nats://a:0 nats://a:65536 nats://a:1, nats://a:1/x nats://u:p@a:1 http://a:1 ws://a:1
+            """.split()
+        ),
+        *(
+            (document(subject=subject), "/config/subject")
+            for subject in (
+                "",
+                ".",
+                "a.",
+                ".a",
+                "a..b",
+                "a.*",
+                ">",
+                "a b",
+                "a\tb",
+                "a\r\nPUB b",
+                "$JS.API.STREAM.DELETE.S",
+                "x" * 1025,
+            )
+        ),
+        ({"id": "a", "type": "nats", "endpoint": "nats://a:1"}, "/config"),
+        (document(user="jo"), "/config/user"),
+        (document(password="x"), "/config/user"),
+        (document(user="jo", password="x", token="y"), "/config/token"),
+        (document(tls={"ca": "x"}), "/config/tls/ca"),
+        (document(headers={"Nats-Msg-Id": "x"}), "/config/headers/Nats-Msg-Id"),
+        (document(headers={"ce-id": "x"}), "/config/headers/ce-id"),
+        (document(headers={"a b": "x"}), "/config/headers/a b"),
+        (document(headers={"a": "x\r\ny"}), "/config/headers/a"),
+    ],
+)
+def test_what_is_wrong_and_where(given: dict[str, Any], pointer: str) -> None:
+    with pytest.raises(Rejected) as caught:
+        check(given)
+    assert [flaw.pointer for flaw in caught.value.flaws] == [pointer]
+
+
+def test_secrets_are_masked() -> None:
+    target, _ = check(document(user="jo", password="0123456789abcdef", headers={"Authorization": "short"}))
+    shown = masked(target)["config"]
+    assert (shown["password"], shown["user"], shown["headers"]) == ("***cdef", "jo", {"Authorization": "***"})
+    shown = masked(check(document(token="0123456789abcdef"))[0])["config"]
+    assert shown["token"] == "***cdef"
