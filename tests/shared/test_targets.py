@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tas_mcp.errors import Rejected
+from tas_mcp.errors import Flaw, Rejected
 from tas_mcp.targets import HttpTarget, Removed, WebhookTarget, check, decode, encode, mask, masked, unmask
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -161,10 +161,17 @@ def test_a_new_secret_replaces_the_stored_one() -> None:
     assert unmask(config(signing_secret=""), target)["config"]["signing_secret"] == ""
 
 
-def test_a_mask_of_something_else_is_taken_as_written() -> None:
+def test_a_mask_of_something_else_is_refused() -> None:
     target, _ = check(config(signing_secret=SECRET))
-    assert pointers(unmask(config(signing_secret="***abcd"), target)) == ["/config/signing_secret"]
-    assert pointers(unmask(config(signing_secret="***LaSw"), None)) == ["/config/signing_secret"]
+    wrong = [Flaw("/config/signing_secret", "is the mask of a secret: write the secret")]
+    for given in (unmask(config(signing_secret="***abcd"), target), unmask(config(signing_secret="***LaSw"), None)):
+        with pytest.raises(Rejected) as caught:
+            check(given)
+        assert list(caught.value.flaws)[-1:] == wrong
+    assert pointers(config(headers={"Authorization": "***", "X-Y": "***abcd", "X-Api-Key": "***abcd"})) == [
+        "/config/headers/Authorization",
+        "/config/headers/X-Api-Key",
+    ]
 
 
 @pytest.mark.parametrize("given", [5, [], {}, {"config": 5}, {"config": {"headers": 5}}])

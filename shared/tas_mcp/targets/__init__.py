@@ -4,6 +4,7 @@ Data only: what is valid, and what the defaults are. ``control`` writes it, ``pr
 A new target type is one file here, one member of ``AnyTarget``, and its file in ``services/forward/targets/``.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -88,7 +89,7 @@ def check(document: Any) -> tuple[AnyTarget, RuleSet]:
         target: AnyTarget = msgspec.convert(document, AnyTarget, dec_hook=from_json)
     except (msgspec.ValidationError, ValueError):
         raise _invalid(_flaws(document)) from None
-    return target, _check(target)
+    return target, _check(target, masking.masks(document, target.secrets))
 
 
 def _flaws(document: Any) -> list[Flaw]:
@@ -116,14 +117,15 @@ def unmask(document: Any, current: AnyTarget | None) -> Any:
     return masking.unmasked(document, msgspec.to_builtins(current, enc_hook=to_json), current.secrets)
 
 
-def _check(target: AnyTarget) -> RuleSet:
-    """What types alone do not say; the compiled rules."""
+def _check(target: AnyTarget, masks: Iterable[str] = ()) -> RuleSet:
+    """What types alone do not say; the compiled rules. ``masks`` are the pointers of secrets that are none."""
     flaws = [*check_id(target.id), *target.flaws(), *check_config(target.delivery), *check_split(target)]
     try:
         rules = compile_rules(target.rules or ())
     except Rejected as error:
         flaws += error.flaws
     flaws += _check_texts(target)
+    flaws += [Flaw(pointer, "is the mask of a secret: write the secret") for pointer in masks]
     if flaws:
         raise _invalid(flaws)
     return rules

@@ -4,6 +4,8 @@ import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from tas_mcp.validation import escape
+
 Path = tuple[str | frozenset[str], ...]
 """Where in a document a secret stands: a member's name for each step, or a set of names in lower case, any of which it is
 in any case; ``*`` stands for every entry of a list."""
@@ -23,6 +25,15 @@ def masked(document: dict[str, Any], paths: tuple[Path, ...]) -> dict[str, Any]:
 def unmasked(document: dict[str, Any], stored: dict[str, Any], paths: tuple[Path, ...]) -> dict[str, Any]:
     """A copy in which every secret that came back masked, unchanged, is the stored one."""
     return _exchanged(document, stored, paths, lambda value, secrets: {mask(each): each for each in secrets}.get(value, value))
+
+
+def masks(document: dict[str, Any], paths: tuple[Path, ...]) -> Iterator[str]:
+    """The pointers of secrets that are masks: copied from a reading, and no secrets."""
+    for path in paths:
+        places: list[tuple[str, Any]] = [("", document)]
+        for step in path:
+            places = [(f"{pointer}/{escape(str(key))}", at[key]) for pointer, at in places for key, _ in _steps(at, None, step)]
+        yield from (pointer for pointer, secret in places if isinstance(secret, str) and secret.startswith(MASK))
 
 
 def _exchanged(

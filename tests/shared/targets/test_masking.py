@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tas_mcp.targets.masking import Path, masked, unmasked
+from tas_mcp.targets.masking import Path, masked, masks, unmasked
 
 PATHS: tuple[Path, ...] = (
     ("config", "key"),
@@ -51,3 +51,10 @@ def test_what_was_changed_or_moved_is_taken_as_written() -> None:
         {"id": "***cdef"},
     ):
         assert unmasked(given, STORED, PATHS) == given
+
+
+def test_masks_are_found_where_secrets_stand() -> None:
+    paths: tuple[Path, ...] = (("a", "b"), ("a", frozenset({"x", "y/z"})), ("list", "*"))
+    document = {"a": {"b": "***", "X": "***abcd", "y/z": "***", "c": "***"}, "list": ["secret", "***cret", 5]}
+    assert list(masks(document, paths)) == ["/a/b", "/a/X", "/a/y~1z", "/list/1"]
+    assert list(masks({"a": 5, "list": None}, paths)) == []
