@@ -12,7 +12,7 @@ import msgspec
 import uvloop
 from aiohttp import web
 
-from services.ingest.submission import Submission
+from tas_mcp.submission import Submission
 
 BODY = (
     b'{"event_id":"x","event_type":"user.created","source":"s","timestamp":1,"data":"{\\"user\\":{\\"id\\":\\"usr-456\\",'

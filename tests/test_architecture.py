@@ -25,6 +25,7 @@ PURE = (
     "tas_mcp.schemas",
     "services.control.difference",
     "tas_mcp.target_files.references",
+    "services.control.drafts",
     "services.forward.addresses",
     "services.forward.breaker",
     "services.forward.rate",
@@ -35,7 +36,7 @@ PURE = (
     "services.forward.formats",
     "services.ingest.heads",
     "services.ingest.paths",
-    "services.ingest.submission",
+    "tas_mcp.submission",
     "tas_mcp.signature",
 )
 """These and all below them do no I/O and take clock and randomness as arguments."""

@@ -12,7 +12,9 @@ from services.control import (
     api_schemas,
     api_stats,
     api_targets,
+    api_trials,
 )
+from services.control.backtest import Backtests
 from services.control.dead import DeadLetters
 from services.control.editing import Editor
 from services.control.history import History
@@ -50,6 +52,7 @@ async def control(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     editor = Editor(store, lanes, presences, removals, locked(settings.targets_file))
     files = TargetFiles(settings.targets_file, topology, store, editor, os.environ)
     schemas = Schemas(jetstream, publisher, ingest)
+    backtests = Backtests(jetstream, settings.backtest_events, settings.backtest_seconds)
     steps = {
         "retention": Retention(jetstream, settings.event_retention_seconds).purge,
         "lanes": lanes.mend,
@@ -68,6 +71,7 @@ async def control(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
             *api_schemas.routes(topology, schemas),
             *api_rejected.routes(topology, RejectedEvents(jetstream, publisher, schemas)),
             *api_stats.routes(topology, readings),
+            *api_trials.routes(topology, store, connection, backtests),
             *api_openapi.routes(),
         ],
         BODY_BYTES,

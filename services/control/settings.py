@@ -33,3 +33,7 @@ class Settings(ServiceSettings, frozen=True, kw_only=True, forbid_unknown_fields
     """A file, or a folder of files, in YAML or JSON, that holds all targets; the API does not change them then."""
     janitor_seconds: Seconds = 5.0
     """How often the janitor makes its round."""
+    backtest_events: Count = 100_000
+    """How many stored events a backtest evaluates at most."""
+    backtest_seconds: Seconds = 30.0
+    """How long a backtest may take; what it has by then is the answer."""

@@ -58,6 +58,11 @@ class Store:
         self._known: list[Entry] = []
         self._last = -1
 
+    @property
+    def revision(self) -> int:
+        """The newest revision that ``all`` has read."""
+        return max(0, self._last)
+
     async def get(self, target_id: str) -> Entry:
         found = await self._jetstream.last_of(STREAM, [subjects.bucket_key(BUCKET, target_id)])
         return read(document(found[0])) if found else Entry(target_id, 0)

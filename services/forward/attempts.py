@@ -22,7 +22,7 @@ from services.forward.deadlines import Deadlines
 from services.forward.gate import Gate
 from services.forward.retry import wait
 from services.forward.storage import Storage
-from services.forward.targets import BatchSender, Sender, TextSender
+from services.forward.targets import BatchSender, Sender, deliver
 from services.forward.verdict import Failed, Gone, Refused
 from tas_mcp import telemetry
 from tas_mcp.broker import Pulled
@@ -86,7 +86,7 @@ class Attempts:
         at, began = time.time(), time.perf_counter()
         failure: Failed | Refused | None = None
         try:
-            status = await self._within(target, _send(sender, owed))
+            status = await self._within(target, deliver(sender, owed.event, owed.delivery.body, owed.delivery.content_type))
         except (Failed, Refused) as error:
             failure, status = error, error.status
         seconds = time.perf_counter() - began
@@ -226,11 +226,3 @@ def expiry(target: AnyTarget, owed: Owed) -> float:
     if target.delivery.expires is None:
         return math.inf
     return max(owed.event.accepted_at / 1e9, owed.delivery.redriven_at) + target.delivery.expires
-
-
-async def _send(sender: Sender, owed: Owed) -> int:
-    if owed.delivery.body is None:
-        return await sender.send(owed.event)
-    if isinstance(sender, TextSender):
-        return await sender.send_text(owed.event, owed.delivery.body, owed.delivery.content_type)
-    raise Refused(400, "the text of a template was queued for the target, whose type sends events")

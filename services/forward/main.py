@@ -9,6 +9,7 @@ from services.forward.dispatcher import Dispatcher
 from services.forward.guard import Guard
 from services.forward.settings import Settings
 from services.forward.statuses import Statuses
+from services.forward.trial import Trials
 from tas_mcp import subjects
 from tas_mcp.broker import JetStream
 from tas_mcp.documents import Document, Follower
@@ -50,6 +51,7 @@ async def forward(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
             followed.running(),
             dispatcher.running(),
             targets.running(),
+            Trials(connection, guard).running(),
         ):
             yield
     finally:

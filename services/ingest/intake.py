@@ -11,11 +11,11 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from services.ingest.ids import uuid7
 from services.ingest.schemas import Schemas
-from services.ingest.submission import Limits, read
 from tas_mcp import subjects, telemetry
 from tas_mcp.broker import Publisher
 from tas_mcp.errors import Overloaded, Rejected, TasError, Unavailable
 from tas_mcp.messages import PubAck, encode, event_key
+from tas_mcp.submission import Limits, read
 
 EVENTS = telemetry.counter("mcp_events", "Events submitted, by what came of them", ["protocol", "outcome"])
 EVENT_BYTES = telemetry.histogram("mcp_event_bytes", "Size of accepted events as submitted", buckets=telemetry.SIZE_BUCKETS)

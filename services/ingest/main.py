@@ -9,12 +9,12 @@ from services.ingest.express import Express
 from services.ingest.intake import Intake
 from services.ingest.schemas import Schemas
 from services.ingest.settings import Settings
-from services.ingest.submission import Limits
 from tas_mcp import subjects
 from tas_mcp.broker import Publisher
 from tas_mcp.documents import Document, Follower
 from tas_mcp.presence import Announcer
 from tas_mcp.service import Runtime, run
+from tas_mcp.submission import Limits
 
 LOAD_SECONDS = 2.0
 """How long the start waits for the schemas, without which every event is refused with 503."""

@@ -137,6 +137,18 @@ class Presence(Struct):
     leaving: bool = False
 
 
+class Trial(Struct):
+    """What came of sending one event to a target to try it out: see ``Attempt``. ``matched`` says whether its rules take the
+    event, and ``rule_id`` which one does; the event is sent in any case."""
+
+    delivered: bool
+    status: int
+    duration_ms: float
+    error: str
+    matched: bool
+    rule_id: str | None
+
+
 class PubAck(Struct):
     """JetStream's answer to a publish: stored as ``seq`` of ``stream``, or found there already."""
 
@@ -148,6 +160,7 @@ class PubAck(Struct):
 encode = msgspec.json.Encoder().encode
 decode_event = msgspec.json.Decoder(Event).decode
 decode_delivery = msgspec.json.Decoder(Delivery).decode
+decode_trial = msgspec.json.Decoder(Trial).decode
 decode_presence = msgspec.json.Decoder(Presence).decode
 decode_refused = msgspec.json.Decoder(RefusedEvent).decode
 decode_dead_letter = msgspec.json.Decoder(DeadLetter).decode

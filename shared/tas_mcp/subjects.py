@@ -40,6 +40,7 @@ POISON = "_process"
 
 ALL_PRESENCE = "tas.live.>"
 PRESENCE_QUERY = "tas.rpc.presence"
+ALL_TRIALS = "tas.rpc.test.*"
 
 _SAFE = re.compile(r"[A-Za-z0-9_-]+\Z").match
 _UNSAFE = re.compile(rb"[^A-Za-z0-9_-]")
@@ -118,6 +119,11 @@ def _tokens(event_type: str) -> str:
 def presence(service: str, instance: str) -> str:
     """Where a replica says that it lives (core NATS, not stored)."""
     return f"tas.live.{service}.{instance}"
+
+
+def trial(target_id: str) -> str:
+    """Where control asks a forward replica to send one event to the target (core NATS request/reply, not stored)."""
+    return "tas.rpc.test." + token(target_id)
 
 
 def bucket_stream(bucket: str) -> str:

@@ -72,3 +72,12 @@ def open_sender(target: AnyTarget, guard: Guard) -> AbstractAsyncContextManager[
             return open_nats(target, guard)
         case _:
             return open_http(target, guard)
+
+
+async def deliver(sender: Sender, event: Event, text: str | None, content_type: str | None) -> int:
+    """Send the text that a template wrote, where there is one, else the event: see ``Sender.send``."""
+    if text is None:
+        return await sender.send(event)
+    if isinstance(sender, TextSender):
+        return await sender.send_text(event, text, content_type)
+    raise Refused(400, "the text of a template was queued for the target, whose type sends events")

@@ -65,7 +65,7 @@ class Connection:
         self._client: Client | None = None
         self._wire: Wire | None = None
         self._sids = itertools.count(FIRST_SID)
-        self._subscriptions: dict[int, tuple[str, Callback]] = {}
+        self._subscriptions: dict[int, tuple[str, Callback]] = {}  # subject (and queue group), as SUB has it
         self._requests: dict[str, asyncio.Future[Message]] = {}
         self._outbox: list[bytes] = []
         self._lost = asyncio.Event()
@@ -140,11 +140,11 @@ class Connection:
         return answer
 
     @asynccontextmanager
-    async def subscribed(self, subject: str, callback: Callback) -> AsyncIterator[None]:
-        """Call ``callback`` (which must not wait) for each message on ``subject``, over every reconnect. Leaving
-        tells the broker first, then handles what had come by then."""
+    async def subscribed(self, subject: str, callback: Callback, queue: str = "") -> AsyncIterator[None]:
+        """Call ``callback`` (which must not wait) for each message on ``subject``, over every reconnect; of all that subscribe
+        with the same ``queue`` one gets each message. Leaving tells the broker first, then handles what had come by then."""
         sid = next(self._sids)
-        self._subscriptions[sid] = subject, callback
+        self._subscriptions[sid] = f"{subject} {queue}" if queue else subject, callback
         if self._wire is not None:
             self._subscribe(self._wire, sid)
         try:

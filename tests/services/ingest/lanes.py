@@ -15,12 +15,12 @@ from services.ingest.http import routes
 from services.ingest.intake import Intake
 from services.ingest.schemas import Schemas
 from services.ingest.settings import Settings
-from services.ingest.submission import Limits
 from tas_mcp.broker import Publisher
 from tas_mcp.broker.publisher import Settle
 from tas_mcp.http import application, listening
 from tas_mcp.messages import PubAck, decode_event
 from tas_mcp.ops import Ops
+from tas_mcp.submission import Limits
 
 STORED = PubAck("EVENTS", 1)
 

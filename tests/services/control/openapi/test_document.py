@@ -77,7 +77,11 @@ def test_examples_are_valid(where: str, schema: Any, example: Any) -> None:
 
 
 def test_examples_of_schemas_are_valid() -> None:
-    found = [(where, part) for where, part in parts(COMPONENTS["schemas"]) if isinstance(part, dict) and "examples" in part]
+    found = [
+        (where, part)
+        for where, part in parts(COMPONENTS["schemas"])
+        if isinstance(part, dict) and isinstance(part.get("examples"), list)
+    ]
     assert found
     assert [(where, flaw) for where, part in found for each in part["examples"] for flaw in flaws(part, each)] == []
 

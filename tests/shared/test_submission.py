@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingest.submission import Limits, read
 from tas_mcp.errors import Rejected
 from tas_mcp.messages import Event, decode_event, encode
+from tas_mcp.submission import Limits, read
 
 NOW = 1_700_000_000_123_456_789
 LIMITS = Limits()
