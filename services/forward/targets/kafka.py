@@ -9,7 +9,7 @@ address aiokafka connects then: who may not trust the owners of targets keeps Ka
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
@@ -22,6 +22,8 @@ from services.forward.tls import client_context
 from services.forward.verdict import Failed, Refused
 from tas_mcp.messages import Event, webhook_id
 from tas_mcp.targets import KafkaTarget
+from tas_mcp.targets.kafka import is_topic
+from tas_mcp.targets.text import compile_text, rendered
 
 RECORD_BYTES = 64 * 1024 * 1024
 """No limit of ours: the brokers have theirs, and say so."""
@@ -41,14 +43,10 @@ REFUSALS = {
     errors.RecordListTooLargeError: 413,
 }
 """What time does not heal, and its status in HTTP's terms."""
-_KEYS: dict[str, Callable[[Event], str]] = {
-    "event_id": lambda event: event.event_id,
-    "event_type": lambda event: event.event_type,
-    "source": lambda event: event.source,
-}
 
 
 class _Record(NamedTuple):
+    topic: str
     key: bytes | None
     value: bytes
     headers: list[tuple[str, bytes]]
@@ -68,14 +66,14 @@ async def open_kafka(target: KafkaTarget, guard: Guard) -> AsyncIterator["Kafka"
 
 
 class Kafka:
-    """Sends to one topic."""
+    """Sends to the topics of one cluster."""
 
     def __init__(self, target: KafkaTarget, guard: Guard) -> None:
         config = target.delivery
         self._brokers = target.brokers
         self._guard = guard
-        self._topic = config.topic
-        self._key = _KEYS.get(config.key)
+        self._topic = compile_text(config.topic)
+        self._key = compile_text(config.key) if config.key else None
         self._format = config.format
         self._headers = [(name, value.encode()) for name, value in config.headers.items()]
         self._options = _options(target)
@@ -90,7 +88,9 @@ class Kafka:
         return await self._send_one(self._record(event, text, content_type))
 
     async def send_batch(self, events: Sequence[Event]) -> list[int | Failed | Refused]:
-        return await self._send([self._record(event) for event in events])
+        records = [self._tried(event) for event in events]
+        sent = iter(await self._send([each for each in records if isinstance(each, _Record)]))
+        return [next(sent) if isinstance(each, _Record) else each for each in records]
 
     async def close(self) -> None:
         if self._current is not None:
@@ -106,6 +106,12 @@ class Kafka:
         if isinstance(outcome, int):
             return outcome
         raise outcome
+
+    def _tried(self, event: Event) -> _Record | Refused:
+        try:
+            return self._record(event)
+        except Refused as error:
+            return error
 
     async def _send(self, records: Sequence[_Record]) -> list[int | Failed | Refused]:
         if self._current is None:
@@ -130,7 +136,7 @@ class Kafka:
         begun: list[asyncio.Future[Any]] = []
         for record in records:
             try:
-                begun.append(await producer.send(self._topic, record.value, record.key, headers=record.headers))
+                begun.append(await producer.send(record.topic, record.value, record.key, headers=record.headers))
             except errors.KafkaError as error:
                 begun.append(asyncio.get_running_loop().create_future())
                 begun[-1].set_exception(error)
@@ -141,7 +147,16 @@ class Kafka:
         return outcomes + outcomes[-1:] * (len(records) - len(outcomes))
 
     def _record(self, event: Event, text: str | None = None, content_type: str | None = None) -> _Record:
-        """The event in its format, or a text instead of it. The forms of a CloudEvent are those of its Kafka binding 1.0.2."""
+        """The event in its format, or a text instead of it. The forms of a CloudEvent are those of its Kafka binding 1.0.2.
+
+        Raises:
+            Refused: a template does not give a topic or a key.
+        """
+        try:
+            topic = rendered(self._topic, event, is_topic, "config.topic")
+            key = rendered(self._key, event, bool, "config.key").encode() if self._key else None
+        except ValueError as error:
+            raise Refused(400, str(error)) from None
         own = {"content-type": content_type or "application/json"}
         if self._format == "cloudevents-binary":
             attributes = cloudevents.attributes(event)
@@ -156,8 +171,7 @@ class Kafka:
         else:
             value = FORMATS[self._format](event)
         own["webhook-id"] = webhook_id(event)
-        key = self._key(event).encode() if self._key else None
-        return _Record(key, value, [*((name, value.encode()) for name, value in own.items()), *self._headers])
+        return _Record(topic, key, value, [*((name, value.encode()) for name, value in own.items()), *self._headers])
 
     async def _start(self) -> AIOKafkaProducer:
         for host, port in self._brokers:

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
@@ -15,7 +15,8 @@ from tas_mcp.broker import Connection, Publisher
 from tas_mcp.errors import Rejected, TasError, Unavailable
 from tas_mcp.messages import Event, webhook_id
 from tas_mcp.targets import NatsTarget, Tls
-from tas_mcp.targets.nats import servers
+from tas_mcp.targets.nats import is_subject, servers
+from tas_mcp.targets.text import compile_text, rendered
 
 CONNECT_SECONDS = 2.0
 """How long a delivery waits for the link; it is made in the background, and again when it is lost."""
@@ -40,12 +41,13 @@ async def open_nats(target: NatsTarget, guard: Guard) -> AsyncIterator["Nats"]:
 
 
 class Nats:
-    """Sends to one subject."""
+    """Publishes what one target gets."""
 
     def __init__(self, target: NatsTarget, link: "Link") -> None:
         self._target_id = target.id
         self._config = target.delivery
         self._link = link
+        self._subject = compile_text(self._config.subject)
 
     async def send(self, event: Event) -> int:
         return await self._link.send(self._message(event))
@@ -54,10 +56,18 @@ class Nats:
         return await self._link.send(self._message(event, text, content_type))
 
     async def send_batch(self, events: Sequence[Event]) -> list[int | Failed | Refused]:
-        return await self._link.send_all([self._message(event) for event in events])
+        return await together([self.send(event) for event in events])
 
     def _message(self, event: Event, text: str | None = None, content_type: str | None = None) -> NatsMessage:
-        """The event in its format, or a text instead of it. The forms of a CloudEvent are those of its NATS binding 1.0.2."""
+        """The event in its format, or a text instead of it. The forms of a CloudEvent are those of its NATS binding 1.0.2.
+
+        Raises:
+            Refused: the template does not give a subject.
+        """
+        try:
+            subject = rendered(self._subject, event, is_subject, "config.subject")
+        except ValueError as error:
+            raise Refused(400, str(error)) from None
         own = {"webhook-id": webhook_id(event), "content-type": content_type or cloudevents.DATA}
         if self._config.format == "cloudevents-binary":
             own |= {f"ce-{name}": cloudevents.header(value) for name, value in cloudevents.attributes(event).items()}
@@ -69,7 +79,7 @@ class Nats:
             payload = FORMATS[self._config.format](event)
         if text is not None:
             payload = text.encode()
-        return NatsMessage(self._config.subject, payload, {**own, **self._config.headers}, message_id(event, self._target_id))
+        return NatsMessage(subject, payload, {**own, **self._config.headers}, message_id(event, self._target_id))
 
 
 def message_id(event: Event, target_id: str) -> str:
@@ -111,13 +121,6 @@ class Link:
             raise _verdict(error) from None
         return 200
 
-    async def send_all(self, messages: Sequence[NatsMessage]) -> list[int | Failed | Refused]:
-        outcomes = await asyncio.gather(*map(self.send, messages), return_exceptions=True)
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException) and not isinstance(outcome, Failed | Refused):
-                raise outcome
-        return [outcome for outcome in outcomes if isinstance(outcome, int | Failed | Refused)]
-
     async def _up(self) -> None:
         if self._connection.connected:
             return
@@ -126,6 +129,16 @@ class Link:
                 await self._connection.ready()
         except TimeoutError:
             raise Failed(0, self._connection.trouble) from None
+
+
+async def together(sends: Sequence[Awaitable[int]]) -> list[int | Failed | Refused]:
+    """What came of each of some sends that are in flight at once."""
+    outcomes: list[int | Failed | Refused] = []
+    for outcome in await asyncio.gather(*sends, return_exceptions=True):
+        if not isinstance(outcome, int | Failed | Refused):
+            raise outcome
+        outcomes.append(outcome)
+    return outcomes
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ from msgspec import Struct
 from tas_mcp.errors import Flaw
 from tas_mcp.targets.http import SECRET_HEADERS
 from tas_mcp.targets.target import Config, Target
+from tas_mcp.targets.text import text_flaws
 from tas_mcp.targets.tls import Tls
 from tas_mcp.validation import escape
 
@@ -25,11 +26,11 @@ class Sasl(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class KafkaConfig(Config, frozen=True, kw_only=True):
-    """How to deliver to Kafka. ``key`` names a field of the event: its ``event_id``, ``event_type``, ``source``, or none (the
-    records are spread over the partitions)."""
+    """How to deliver to Kafka. ``topic`` and ``key`` may be Liquid templates; without a key (``""``) records are spread over the
+    partitions."""
 
     topic: str
-    key: Literal["event_id", "event_type", "source", "none"] = "event_id"
+    key: str = "{{ event.event_id }}"
     format: Literal["tas", "data", "cloudevents", "cloudevents-binary"] = "tas"
     headers: dict[str, str] = {}
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "none"
@@ -60,9 +61,16 @@ class KafkaTarget(Target, frozen=True, kw_only=True, tag="kafka"):
         flaws = config.tls.flaws() if config.tls else []
         if scheme != "kafka" or len(self.brokers) != names.count(",") + 1 or any(port > 65535 for _, port in self.brokers):
             flaws.append(Flaw("/endpoint", "must be kafka://host:port[,host:port]..."))
-        if not _TOPIC.fullmatch(config.topic) or config.topic in (".", ".."):
-            flaws.append(Flaw("/config/topic", "must be 1 to 249 letters, digits, dots, underscores and hyphens"))
+        form = "must be 1 to 249 letters, digits, dots, underscores and hyphens, or a template"
+        flaws += [
+            *text_flaws(config.topic, "/config/topic", is_topic, form),
+            *text_flaws(config.key, "/config/key", lambda _: True, ""),
+        ]
         for name in config.headers:
             if not name or name.lower() in OWN_HEADERS or name.lower().startswith("ce_"):
                 flaws.append(Flaw("/config/headers/" + escape(name), "is empty, or set by the gateway itself"))
         return flaws
+
+
+def is_topic(text: str) -> bool:
+    return _TOPIC.fullmatch(text) is not None and text not in (".", "..")

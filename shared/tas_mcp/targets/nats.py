@@ -6,6 +6,7 @@ from typing import Literal
 from tas_mcp.errors import Flaw
 from tas_mcp.targets.http import SECRET_HEADERS
 from tas_mcp.targets.target import Config, Target
+from tas_mcp.targets.text import text_flaws
 from tas_mcp.targets.tls import Tls
 from tas_mcp.validation import escape
 
@@ -16,8 +17,8 @@ _SUBJECT = re.compile(r"[^\s.*>$\x00-\x1f\x7f][^\s.*>\x00-\x1f\x7f]*(?:\.[^\s.*>
 
 
 class NatsConfig(Config, frozen=True, kw_only=True):
-    """How to deliver to NATS. With ``jetstream`` a delivery is done when a stream has stored it; without, when the server has
-    read it, whoever listens."""
+    """How to deliver to NATS. ``subject`` may be a Liquid template. With ``jetstream`` a delivery is done when a stream has
+    stored it; without, when the server has read it, whoever listens."""
 
     subject: str
     jetstream: bool = True
@@ -49,8 +50,8 @@ class NatsTarget(Target, frozen=True, kw_only=True, tag="nats"):
     def flaws(self) -> list[Flaw]:
         config = self.config
         flaws = [*check_servers(self.endpoint), *check_login(config.user, config.password, config.token, config.tls)]
-        if not is_subject(config.subject):
-            flaws.append(Flaw("/config/subject", "must be a subject without wildcards and blanks that does not begin with $"))
+        form = "must be a subject without wildcards and blanks that does not begin with $, or a template"
+        flaws += text_flaws(config.subject, "/config/subject", is_subject, form)
         for name, value in config.headers.items():
             pointer = "/config/headers/" + escape(name)
             if not _NAME.fullmatch(name) or name.lower() in OWN_HEADERS or name.lower().startswith(("nats-", "ce-")):

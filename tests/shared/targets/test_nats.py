@@ -51,6 +51,7 @@ def test_endpoints(endpoint: str, found: list[tuple[str, int]]) -> None:
             )
         ),
         ({"id": "a", "type": "nats", "endpoint": "nats://a:1"}, "/config"),
+        (document(subject="a.{{ event.data | nosuch }}"), "/config/subject"),
         (document(user="jo"), "/config/user"),
         (document(password="x"), "/config/user"),
         (document(user="jo", password="x", token="y"), "/config/token"),

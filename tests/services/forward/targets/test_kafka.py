@@ -61,7 +61,10 @@ async def test_a_record_of_the_tas_format(topic: str) -> None:
     }
 
 
-@pytest.mark.parametrize(("key", "expected"), [("event_type", b"user.created"), ("source", b"auth"), ("none", None)])
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [("{{ event.event_type }}", b"user.created"), ("{{event.data.b}}-{{event.source}}", b"1-auth"), ("all", b"all"), ("", None)],
+)
 async def test_keys(topic: str, key: str, expected: bytes | None) -> None:
     assert (await record(topic, key=key, format="data")).key == expected
 
@@ -73,6 +76,18 @@ async def test_the_reference_sdk_reads_both_forms_of_a_cloudevent(topic: str, mo
     assert (read.get_id(), read.get_source(), read.get_type()) == ("e1", "auth", "user.created")
     assert read.get_data() == {"b": 1, "a": [1.0, "é"]}
     assert read.get_extension("region") == "eu"
+
+
+async def test_the_topic_may_be_a_template(topic: str) -> None:
+    async with open_kafka(target(topic + "-{{ event.metadata.region }}{{ event.data.suffix }}"), OPEN) as sender:
+        bad = event(2, b'{"suffix": "a b"}')
+        sent, refused = await sender.send_batch([event(1), bad])
+        assert sent == 200
+        assert isinstance(refused, Refused)
+        assert "config.topic" in refused.detail
+        with pytest.raises(Refused):
+            await sender.send(bad)
+    assert len(await consumed(ADDRESS, f"{topic}-eu", 1)) == 1
 
 
 @pytest.mark.parametrize("compression", ["gzip", "snappy", "lz4", "zstd"])

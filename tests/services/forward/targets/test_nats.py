@@ -88,6 +88,18 @@ async def test_the_text_of_a_template_goes_as_it_stands(nats: NatsServer, broker
     assert (found.data, found.headers["content-type"]) == ("Grüße".encode(), "text/plain")
 
 
+async def test_the_subject_may_be_a_template(nats: NatsServer, broker: Broker) -> None:
+    async with open_nats(target(nats, subject="S.{{ event.metadata.region }}.{{ event.data.b }}"), OPEN) as sender:
+        assert await sender.send(event()) == 200
+        wild = event(2, b'{"b": "*"}')
+        with pytest.raises(Refused, match=r"config\.subject"):
+            await sender.send(wild)
+        outcomes = await sender.send_batch([wild, event(3)])
+    assert isinstance(outcomes[0], Refused)
+    assert outcomes[1] == 200
+    assert [message.subject for message in await broker.messages("S")] == ["S.eu.1", "S.eu.1"]
+
+
 async def test_another_attempt_is_not_stored_twice_but_another_target_s_is(nats: NatsServer, broker: Broker) -> None:
     other = structs.replace(target(nats), id="other")
     async with open_nats(target(nats), OPEN) as sender, open_nats(other, OPEN) as twin:
