@@ -1,11 +1,12 @@
 """The dead letters over HTTP: ``/api/v1/dead-letters``."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
 
-from services.control.dead import DeadLetters
-from services.control.requests import cursor, guarded, page, record, sequence
+from services.control.dead import DeadLetters, Letter, Wanted
+from services.control.requests import choice, cursor, guarded, page, record, sequence
 from services.control.topology import Topology
 from tas_mcp.errors import Rejected
 from tas_mcp.http import json_response, problem
@@ -13,12 +14,15 @@ from tas_mcp.http import json_response, problem
 PATH = "/api/v1/dead-letters"
 SHOWN_FAILURES = 20
 
+_Found = tuple[list[Letter], int | None]
+
 
 def routes(topology: Topology, letters: DeadLetters) -> list[web.RouteDef]:
     api = _Api(letters)
     return [
         web.get(PATH, guarded(topology, api.list)),
         web.post(PATH + "/redrive", guarded(topology, api.redrive_many)),
+        web.post(PATH + "/discard", guarded(topology, api.discard_many)),
         web.get(PATH + "/{id}", guarded(topology, api.get)),
         web.delete(PATH + "/{id}", guarded(topology, api.delete)),
         web.post(PATH + "/{id}/redrive", guarded(topology, api.redrive)),
@@ -30,8 +34,7 @@ class _Api:
         self._letters = letters
 
     async def list(self, request: web.Request) -> web.StreamResponse:
-        asked = page(request)
-        found, following = await self._letters.page(request.query.get("target"), sequence(request, asked.cursor), asked.limit)
+        found, following = await self._page(request)
         return json_response({"items": [letter.shown() for letter in found], "next": cursor(following)})
 
     async def get(self, request: web.Request) -> web.StreamResponse:
@@ -47,14 +50,27 @@ class _Api:
         return json_response({"status": "redriven", "id": request.match_info["id"], "target_id": letter.target_id})
 
     async def redrive_many(self, request: web.Request) -> web.StreamResponse:
-        """One page of letters; ``next`` is where to go on. Those that cannot be put back stay, and are counted."""
-        asked = page(request)
-        found, following = await self._letters.page(request.query.get("target"), sequence(request, asked.cursor), asked.limit)
+        return await self._many(request, "redriven", self._letters.redrive)
+
+    async def discard_many(self, request: web.Request) -> web.StreamResponse:
+        return await self._many(request, "discarded", lambda letter: self._letters.discard(letter.seq))
+
+    async def _many(self, request: web.Request, done: str, act: Callable[[Letter], Awaitable[None]]) -> web.StreamResponse:
+        """One page of letters; ``next`` is where to go on. Those that cannot be acted on stay, and are counted; a dry run only
+        counts what is meant."""
+        found, following = await self._page(request)
+        if choice(request, "dry_run", ("false", "true")) == "true":
+            return json_response({"matched": len(found), done: 0, "failed": 0, "failures": [], "next": cursor(following)})
         failures: list[dict[str, Any]] = []
         for letter in found:
             try:
-                await self._letters.redrive(letter)
+                await act(letter)
             except Rejected as error:
                 failures.append({"id": str(letter.seq), "code": problem(error).code, "detail": error.detail})
-        counts = {"redriven": len(found) - len(failures), "failed": len(failures)}
+        counts = {"matched": len(found), done: len(found) - len(failures), "failed": len(failures)}
         return json_response({**counts, "failures": failures[:SHOWN_FAILURES], "next": cursor(following)})
+
+    async def _page(self, request: web.Request) -> _Found:
+        asked, query = page(request), request.query
+        wanted = Wanted(query.get("target"), query.get("reason"), query.get("event_type"))
+        return await self._letters.page(wanted, sequence(request, asked.cursor), asked.limit)

@@ -17,6 +17,7 @@ from tas_mcp.targets import AnyTarget
 log = telemetry.logger("dead")
 
 PAGE_BYTES = 16 * 1024 * 1024
+LOOKED_AT = 5000
 REDRIVEN = telemetry.counter("mcp_redriven_dead_letters", "Dead letters that were put back")
 UNREADABLE = "unreadable"
 """The reason of a letter whose message was no event or no delivery: there is nothing in it to put back."""
@@ -56,6 +57,21 @@ class Letter(NamedTuple):
         }
 
 
+class Wanted(NamedTuple):
+    """Which letters are meant; None: any."""
+
+    target_id: str | None = None
+    reason: str | None = None
+    event_type: str | None = None
+
+    def takes(self, letter: Letter) -> bool:
+        if self.reason is not None and self.reason != (letter.body.reason if letter.body else UNREADABLE):
+            return False
+        if self.event_type is None:
+            return True
+        return letter.body is not None and decode_event(letter.body.delivery.event).event_type == self.event_type
+
+
 class DeadLetters:
     """The letters of all targets, by their sequence in DEAD."""
 
@@ -64,8 +80,19 @@ class DeadLetters:
         self._publisher = publisher
         self._store = store
 
-    async def page(self, target_id: str | None, start: int, limit: int) -> tuple[list[Letter], int | None]:
-        """At most ``limit`` letters from sequence ``start`` on, of one target or of all, and where the next page starts."""
+    async def page(self, wanted: Wanted, start: int, limit: int) -> tuple[list[Letter], int | None]:
+        """At most ``limit`` wanted letters from sequence ``start`` on, and where the next page starts. A page may hold fewer, or
+        none, and not be the last: no more than ``LOOKED_AT`` letters are looked at for it."""
+        found: list[Letter] = []
+        following: int | None = start
+        looked_at = 0
+        while following is not None and len(found) < limit and looked_at < LOOKED_AT:
+            letters, following = await self._read(wanted.target_id, following, limit - len(found))
+            looked_at += len(letters)
+            found += filter(wanted.takes, letters)
+        return found, following
+
+    async def _read(self, target_id: str | None, start: int, limit: int) -> tuple[list[Letter], int | None]:
         subject = subjects.ALL_DEAD if target_id is None else subjects.dead(target_id)
         request = {"seq": start, "next_by_subj": subject, "batch": limit, "max_bytes": PAGE_BYTES}
         found = await self._jetstream.direct(subjects.DEAD, request)

@@ -103,9 +103,32 @@ async def test_many_are_redriven_and_those_that_cannot_be_are_counted(rig: Rig) 
     assert (first["redriven"], first["failed"], first["next"]) == (3, 1, "5")
     assert first["failures"][0]["id"] == "3"
     rest = (await rig.call("POST", f"{DEAD}/redrive?target=orders&cursor={first['next']}")).body
-    assert rest == {"redriven": 1, "failed": 0, "failures": [], "next": None}
+    assert rest == {"matched": 1, "redriven": 1, "failed": 0, "failures": [], "next": None}
     assert [each["id"] for each in (await rig.call("GET", DEAD)).body["items"]] == ["3"]
     assert await rig.stored(subjects.DELIVERIES, subjects.deliveries("orders")) == 4
+
+
+async def test_filters_and_a_dry_run_first(rig: Rig) -> None:
+    await rig.call("POST", TARGETS, json=target())
+    for seq in range(1, 11):
+        other = msgspec.structs.replace(event(seq), event_type="c.d")
+        owed = delivery(seq) if seq % 2 else msgspec.structs.replace(delivery(seq), event=Raw(encode(other)))
+        await rig.bury("orders", seq, reason="expired" if seq > 4 else "refused", delivery=owed)
+    meant = "reason=expired&event_type=c.d"
+    found = (await rig.call("GET", f"{DEAD}?{meant}&limit=2")).body
+    assert ([each["id"] for each in found["items"]], found["next"]) == (["6", "8"], "9")
+    dry = (await rig.call("POST", f"{DEAD}/redrive?{meant}&dry_run=true")).body
+    assert dry == {"matched": 3, "redriven": 0, "failed": 0, "failures": [], "next": None}
+    assert len((await rig.call("GET", DEAD)).body["items"]) == 10
+    done = (await rig.call("POST", f"{DEAD}/redrive?{meant}")).body
+    assert (done["matched"], done["redriven"]) == (3, 3)
+    assert await rig.stored(subjects.DELIVERIES, subjects.deliveries("orders")) == 3
+    dry = (await rig.call("POST", f"{DEAD}/discard?reason=refused&dry_run=true")).body
+    assert (dry["matched"], dry["discarded"]) == (4, 0)
+    gone = (await rig.call("POST", f"{DEAD}/discard?reason=refused")).body
+    assert gone == {"matched": 4, "discarded": 4, "failed": 0, "failures": [], "next": None}
+    assert [each["id"] for each in (await rig.call("GET", DEAD)).body["items"]] == ["5", "7", "9"]
+    assert (await rig.call("POST", f"{DEAD}/discard?dry_run=perhaps")).status == 400
 
 
 async def test_discard(rig: Rig) -> None:
