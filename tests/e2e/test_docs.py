@@ -55,6 +55,16 @@ def test_targets_in_the_documents_are_valid() -> None:
         targets.check(document)
 
 
+def test_the_defaults_in_the_documents_are_the_real_ones() -> None:
+    document = json.loads(blocks(ROOT / "docs" / "delivery.md", "json")[0])
+    config = document.pop("config")
+    assert {"rate_limit", "expires"} <= set(config)
+    real = json.loads(targets.encode(targets.check({**document, "config": {}})[0]))["config"]
+    said = {key: value for key, value in config.items() if key not in ("rate_limit", "expires")}
+    real["retry"].pop("exponential")
+    assert said == {key: real[key] for key in said}
+
+
 def test_the_schema_of_the_documents_refuses_their_event() -> None:
     found = [json.loads(block) for block in blocks(ROOT / "docs" / "api.md", "json")]
     [schema] = [schemas.check("order.created", each) for each in found if "schema" in each]
