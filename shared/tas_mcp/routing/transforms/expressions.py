@@ -20,7 +20,7 @@ import msgspec
 import re2
 from msgspec import Raw
 
-from tas_mcp.routing.transforms.budget import Budget, size
+from tas_mcp.routing.transforms.budget import LIMIT, Budget, size
 
 _limit = sys.getrecursionlimit()
 from jsonata.functions import Functions  # noqa: E402
@@ -33,8 +33,13 @@ from jsonata.utils import Utils  # noqa: E402
 sys.setrecursionlimit(_limit)  # importing the library raises it for the whole process
 
 MAX_LENGTH: Final = 8_192
+MAX_DATA: Final = 131_072
+"""The bytes of data that an expression is given at most: to decode 1 MiB of nested arrays alone takes more than is allowed."""
 MAX_DEPTH: Final = 100
 """How deep expressions, function calls included, may be nested when evaluated."""
+MAX_WORDED: Final = 10**18
+"""Larger numbers are not written out by $formatInteger: its time grows without bound."""
+MAX_PICTURE: Final = 256
 REFUSED: Final = frozenset({"eval", "random", "shuffle"})
 
 STEP: Final = 8
@@ -83,6 +88,8 @@ def compile_expression(text: str) -> Evaluate:
         raise ExpressionSyntaxError(f"it cannot be parsed ({error})") from error
 
     def evaluate(data: bytes | Raw, accepted_ms: int, budget: Budget) -> bytes:
+        if len(bytes(data)) > MAX_DATA:
+            raise ExpressionFailed(f"the data has {len(bytes(data)):,} bytes; an expression takes at most {MAX_DATA:,}")
         run = _run.set(_Run(budget))
         try:
             value = expression.evaluate(_decode(data), _clock(accepted_ms))
@@ -164,15 +171,16 @@ class _Bounded(Jsonata):  # type: ignore[misc]  # the library has no types
         return super().validate_arguments(signature, args, context)
 
     def evaluate_string_concat(self, lhs: Any, rhs: Any) -> Any:
-        _charge_for(lhs, rhs)
+        for operand in (lhs, rhs):
+            _charge_for(operand, divisor=256 if isinstance(operand, str) else 8)
         return super().evaluate_string_concat(lhs, rhs)
 
     def evaluate_equality_expression(self, lhs: Any, rhs: Any, op: Any) -> Any:
-        _charge_for(lhs, rhs)
+        _charge_for(lhs, rhs, divisor=8)
         return super().evaluate_equality_expression(lhs, rhs, op)
 
     def evaluate_includes_expression(self, lhs: Any, rhs: Any) -> Any:
-        _charge_for(lhs, rhs)
+        _charge_for(lhs, rhs, divisor=8)
         return super().evaluate_includes_expression(lhs, rhs)
 
     def evaluate_numeric_expression(self, lhs: Any, rhs: Any, op: Any) -> Any:
@@ -207,7 +215,10 @@ class _Charged(Jsonata.JFunction):  # type: ignore[misc]  # the library has no t
 
     def call(self, given: Any, args: Any) -> Any:
         budget = _run.get().budget
-        if self.function_name in _SHALLOW:
+        budget.charge(STEP)
+        if self.function_name in _PICTURED and any(isinstance(arg, str) and len(arg) > MAX_PICTURE for arg in args):
+            raise ExpressionFailed(f"${self.function_name} takes texts of at most {MAX_PICTURE} characters")
+        if self.function_name in _SHALLOW or (self.function_name in _RECURSIVE and not isinstance(args[0], list)):
             _charge_lengths(args)
         else:
             _charge_for(*args, divisor=_DIVISORS.get(self.function_name, 256))
@@ -221,15 +232,19 @@ class _Charged(Jsonata.JFunction):  # type: ignore[misc]  # the library has no t
         return int(self.function.get_number_of_args())
 
 
-_SHALLOW: Final = frozenset(
-    "append count each exists filter keys lookup map merge reduce reverse sift single spread type zip".split()
-)
+_SHALLOW: Final = frozenset("append count each exists filter map reduce reverse sift single type zip".split())
 """They handle elements, and do not look into them."""
 
+_PICTURED: Final = frozenset("formatBase formatInteger formatNumber fromMillis now parseInteger toMillis".split())
+"""Their time grows with the square of what they read."""
+
+_RECURSIVE: Final = frozenset({"keys", "lookup", "spread"})
+"""They look into all arrays of an array."""
+
 _DIVISORS: Final = (
-    {"string": 16, "clone": 8}
+    {"string": 8, "clone": 8, "merge": 8, "boolean": 2, "not": 2}
+    | dict.fromkeys(_RECURSIVE, 1)
     | dict.fromkeys("base64encode base64decode encodeUrl encodeUrlComponent decodeUrl decodeUrlComponent trim number".split(), 8)
-    | dict.fromkeys("formatNumber formatInteger formatBase parseInteger fromMillis toMillis".split(), 1)
 )
 
 
@@ -264,6 +279,7 @@ def _distinct(value: Any, *_: Any) -> int:
 _EXTRA: Final[dict[str, Callable[..., int]]] = {
     "contains": lambda text, pattern, *_: len(text or "") // 64 if not isinstance(pattern, str) else 0,
     "distinct": _distinct,
+    "formatInteger": lambda value, *_: LIMIT if isinstance(value, int | float) and abs(value) > MAX_WORDED else 0,
     "join": lambda items, separator, *_: len(items) * len(separator or "") // 256 if isinstance(items, list) else 0,
     "match": lambda text, pattern, *_: _matches(text, pattern),
     "pad": lambda _text, width, *_: int(abs(width)) // 64 if isinstance(width, int | float) else 0,

@@ -75,18 +75,18 @@ class Context(RenderContext):
     def get(self, path: list[object], **kwargs: Any) -> object:
         value = super().get(path, **kwargs)
         self.budget.charge(2)
-        if isinstance(value, list | dict):
-            self.budget.charge(self._size(value) // 256)
-        else:
-            self.budget.charge_for(value)
+        self.charge_for(value)
         return value
 
-    def _size(self, value: object) -> int:
-        """Measured once; the value is kept, so that its id stays its own."""
+    def charge_for(self, value: object) -> None:
+        """As ``Budget.charge_for``; an array or object is measured once, and kept, so that its id stays its own."""
+        if not isinstance(value, list | dict):
+            self.budget.charge_for(value)
+            return
         known = self.sizes.get(id(value))
         if known is None:
             known = self.sizes[id(value)] = (value, size(value))
-        return known[1]
+        self.budget.charge(known[1] // 256)
 
     def raise_for_loop_limit(self, length: int = 1) -> None:
         """Called by the library before a loop of so many iterations."""
@@ -169,14 +169,14 @@ def _on_text(function: Filter, name: str, divisor: int, value: Any, *args: Any, 
     if name == "replace" and words:
         context.budget.charge(value.count(words[0]) * len("".join(words[1:2])) // 256)
     result = function(value, *words, **_environment_of(function, context))
-    context.budget.charge_for(result)
+    context.charge_for(result)
     return result
 
 
 def _on_array(function: Filter, name: str, value: Any, *args: Any, context: Context) -> Any:
     budget = context.budget
     for each in (value, *args):
-        budget.charge_for(each)
+        context.charge_for(each)
         budget.charge(2 + (len(each) if isinstance(each, list | dict) else 0))
     if isinstance(value, list):
         if name == "join" and args:
@@ -188,16 +188,16 @@ def _on_array(function: Filter, name: str, value: Any, *args: Any, context: Cont
         if name == "join":
             value = [text(each) for each in value]
     result = function(value, *args, **_environment_of(function, context))
-    budget.charge_for(result)
+    context.charge_for(result)
     return result
 
 
 def _on_value(function: Filter, value: Any, *args: Any, context: Context, **named: Any) -> Any:
     for each in (value, *args):
         context.budget.charge(2)
-        context.budget.charge_for(each)
+        context.charge_for(each)
     result = function(value, *args, **named)
-    context.budget.charge_for(result)
+    context.charge_for(result)
     return result
 
 
