@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from tas_mcp import schemas, target_files, targets
-from tas_mcp.routing import OPERATORS, Rule, compile_rules
+from tas_mcp.messages import Event
+from tas_mcp.routing import OPERATORS, Rule, View, compile_rules, compile_transform
 from tests.e2e.test_dev import Dev
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,3 +102,31 @@ def test_make_targets_in_the_documents_exist() -> None:
     for path in DOCUMENTS:
         for target in re.findall(r"`make ([a-z-]+)", path.read_text()):
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"{path.name} names make {target}"
+
+
+def test_the_transforms_in_the_documents_do_what_they_say() -> None:
+    rules = [_rule(block) for block in blocks(ROOT / "docs" / "rules.md", "json")]
+    order = {"amount": 5, "user": "Ann", "card": "4", "items": [{"sku": "a", "n": 2}, {"sku": "b", "n": 3}]}
+    event = Event(
+        event_id="e1",
+        event_type="order.created",
+        source="shop",
+        timestamp=1,
+        accepted_at=1,
+        data=msgspec.Raw(msgspec.json.encode(order)),
+        metadata={"trace": "x"},
+    )
+    made = {rule.id: compile_transform(rule.transform)(View(event)) for rule in rules if rule.transform is not None}
+    data = {name: msgspec.json.decode(output.event.data) for name, output in made.items()}
+    assert data["gold"] == {"amount": 5, "items": order["items"], "customer": "Ann", "total": 10}
+    assert (made["gold"].event.event_type, made["gold"].event.metadata) == ("order.gold", {"tier": "gold"})
+    assert (made["text"].body, made["text"].content_type) == ("Order e1: 2 x a 3 x b", "text/plain; charset=utf-8")
+    assert data["json"] == {"text": "New order of 5", "amount": 5}
+    assert data["restructure"] == {"skus": ["a", "b"], "count": 5}
+
+
+def _rule(block: str) -> Rule:
+    try:
+        return msgspec.json.decode(block, type=Rule)
+    except msgspec.ValidationError:  # a condition alone
+        return Rule(id="")
