@@ -9,10 +9,16 @@ from pathlib import Path
 
 import msgspec
 
-from bench import endtoend, forward, ingest, routing
+from bench import endtoend, forward, ingest, routing, targets
 from bench.table import show
 
-BENCHES = {"ingest": ingest.measure, "routing": routing.measure, "forward": forward.measure, "endtoend": endtoend.measure}
+BENCHES = {
+    "ingest": ingest.measure,
+    "routing": routing.measure,
+    "forward": forward.measure,
+    "endtoend": endtoend.measure,
+    "targets": targets.measure,
+}
 
 
 def main() -> None:
