@@ -27,6 +27,7 @@ PURE = (
     "tas_mcp.target_files.references",
     "services.control.drafts",
     "services.forward.addresses",
+    "services.forward.requests",
     "services.forward.breaker",
     "services.forward.rate",
     "tas_mcp.status",
@@ -48,7 +49,7 @@ PURE_LIBRARIES = frozenset(
     __future__ abc base64 binascii bisect collections contextlib contextvars copy dataclasses datetime decimal difflib enum
     fnmatch functools hashlib heapq hmac ipaddress itertools json keyword math operator random re string struct sys textwrap types
     typing unicodedata urllib.parse zlib
-    cel httptools jsonata jsonschema_rs liquid msgspec re2 tenacity
+    cel cryptography httptools jsonata jsonschema_rs liquid msgspec re2 tenacity
     """.split()
 )
 
@@ -60,6 +61,7 @@ IMPURE = re.compile(
 OWNERS = {
     "aiokafka": ("services.forward.targets.kafka",),
     "cel": ("tas_mcp.routing",),
+    "cryptography": ("tas_mcp.signature",),
     "grpc": ("services.ingest.grpc", "services.forward.targets.grpc"),
     "httptools": ("services.ingest.heads", "services.forward.connection"),
     "jsonata": ("tas_mcp.routing",),

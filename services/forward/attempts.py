@@ -47,9 +47,10 @@ class Owed(NamedTuple):
 
     def attempt(self, at: float, seconds: float, status: int, failure: Failed | Refused | None) -> Attempt:
         """An attempt that began ``at`` and took ``seconds``."""
-        error = failure.detail[:ERROR_CHARACTERS] if failure else ""
-        number = len(self.delivery.attempts) + 1
-        return Attempt(number=number, at=at, duration_ms=seconds * 1e3, status=status, error=error)
+        attempt = Attempt(number=len(self.delivery.attempts) + 1, at=at, duration_ms=seconds * 1e3, status=status)
+        if failure is not None:
+            attempt.error, attempt.response = failure.detail[:ERROR_CHARACTERS], failure.response
+        return attempt
 
     def no_attempt(self, why: str) -> Attempt:
         """What is recorded where it is not tried any more."""

@@ -50,6 +50,13 @@ def header(value: str) -> str:
     return quote(value, safe=_VISIBLE)
 
 
+def header_lines(event: Event) -> str:
+    """The attributes as HTTP headers (the binary mode of the HTTP binding, 3.1). ``datacontenttype`` is the Content-Type."""
+    found = attributes(event)
+    del found["datacontenttype"]
+    return "".join(f"ce-{name}: {header(value)}\r\n" for name, value in found.items())
+
+
 def time(event: Event) -> str:
     """RFC 3339, as sent if it was sent so."""
     if isinstance(event.timestamp, str):

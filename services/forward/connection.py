@@ -1,4 +1,4 @@
-"""Delivery connections: an HTTP/1.1 client for POSTs to one endpoint, a seventh of the cost of a general one.
+"""Delivery connections: an HTTP/1.1 client for requests to one endpoint, a seventh of the cost of a general one.
 
 It does what a delivery needs and nothing else: one write per request, keep-alive, answers read by llhttp (strict), the first
 bytes of a body kept, the rest read up to a bound. What it will not do: redirects, cookies, compression, proxies, pipelining.
@@ -12,7 +12,9 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import NamedTuple, cast
+from urllib.parse import urlsplit
 
 import aiohappyeyeballs
 import httptools
@@ -21,7 +23,7 @@ from services.forward.guard import AddrInfo, Guard
 from services.forward.verdict import Failed
 
 KEPT_BYTES = 1024
-"""How much of an answer's body is kept."""
+"""How much of an answer's body is kept, unless told otherwise."""
 BODY_BYTES = 65_536
 """How much of an answer's body is read so that its connection can be used again; a longer one costs the connection."""
 HEAD_BYTES = 65_536
@@ -39,6 +41,12 @@ class Endpoint(NamedTuple):
     host: str
     port: int
     tls: ssl.SSLContext | None
+
+    @classmethod
+    def of(cls, url: str, tls: ssl.SSLContext | None) -> "Endpoint":
+        """Where a URL leads to."""
+        parts = urlsplit(url)
+        return cls(parts.hostname or "", parts.port or (443 if tls else 80), tls)
 
 
 class Answer(NamedTuple):
@@ -63,7 +71,8 @@ class Connection(asyncio.Protocol):
     _bytes: int
     _body_bytes: int
 
-    def __init__(self) -> None:
+    def __init__(self, kept_bytes: int = KEPT_BYTES) -> None:
+        self._kept_bytes = kept_bytes
         self.born = self.used = time.monotonic()
         self.reusable = True
         self._transport: asyncio.Transport
@@ -135,8 +144,8 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
-        if len(self._body) < KEPT_BYTES:
-            self._body += body[: KEPT_BYTES - len(self._body)]
+        if len(self._body) < self._kept_bytes:
+            self._body += body[: self._kept_bytes - len(self._body)]
         if self._body_bytes > BODY_BYTES:
             self._cut()
 
@@ -178,10 +187,11 @@ class Connection(asyncio.Protocol):
 class Pool:
     """The connections to one endpoint. The last used is used first, so that those not needed go idle and are closed."""
 
-    def __init__(self, endpoint: Endpoint, connect_seconds: float, guard: Guard) -> None:
+    def __init__(self, endpoint: Endpoint, connect_seconds: float, guard: Guard, kept_bytes: int = KEPT_BYTES) -> None:
         self._endpoint = endpoint
         self._connect_seconds = connect_seconds
         self._guard = guard
+        self._make = partial(Connection, kept_bytes)
         self._idle: list[Connection] = []
         self._busy: set[Connection] = set()
         self._addresses: Sequence[AddrInfo] = ()
@@ -255,7 +265,7 @@ class Pool:
                 )
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 name = endpoint.host if endpoint.tls else None
-                _, connection = await loop.create_connection(Connection, sock=sock, ssl=endpoint.tls, server_hostname=name)
+                _, connection = await loop.create_connection(self._make, sock=sock, ssl=endpoint.tls, server_hostname=name)
         except ssl.SSLError as error:
             raise Failed(0, f"TLS with {endpoint.host} failed: {error}") from None
         except TimeoutError:

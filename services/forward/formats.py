@@ -2,8 +2,9 @@
 
 from datetime import datetime
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
+from services.forward.cloudevents import structured, time
 from tas_mcp.messages import Event, encode
 from tas_mcp.routing import payload_text
 
@@ -19,6 +20,14 @@ class _Classic(Struct):
     metadata: dict[str, str]
 
 
+class _Standard(Struct):
+    """The payload shape that Standard Webhooks recommends."""
+
+    type: str
+    timestamp: str
+    data: Raw
+
+
 def tas(event: Event) -> bytes:
     """The whole event; ``data`` is its JSON text in a string."""
     text = payload_text(event.data).decode()
@@ -28,6 +37,11 @@ def tas(event: Event) -> bytes:
 def data(event: Event) -> bytes:
     """The payload alone, byte for byte as it was sent."""
     return payload_text(event.data)
+
+
+def standard(event: Event) -> bytes:
+    """Type, time (RFC 3339) and payload."""
+    return encode(_Standard(event.event_type, time(event), Raw(payload_text(event.data))))
 
 
 def unix_seconds(event: Event) -> int:
@@ -40,4 +54,4 @@ def unix_seconds(event: Event) -> int:
         return event.accepted_at // 1_000_000_000
 
 
-FORMATS = {"tas": tas, "data": data}
+FORMATS = {"tas": tas, "cloudevents": structured, "cloudevents-binary": data, "standard": standard, "data": data}

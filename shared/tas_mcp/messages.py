@@ -34,7 +34,8 @@ class Event(Struct, kw_only=True, omit_defaults=True):
 class Attempt(Struct, kw_only=True, omit_defaults=True):
     """One try to deliver, as it travels with a parked delivery and stands in a dead letter.
 
-    ``at`` is Unix seconds; ``status`` the target's own status code (0: there was no answer).
+    ``at`` is Unix seconds; ``status`` the target's own status code (0: there was no answer); ``response`` the first KiB of the
+    body of an answer that refused.
     """
 
     number: int
@@ -42,6 +43,7 @@ class Attempt(Struct, kw_only=True, omit_defaults=True):
     duration_ms: float
     status: int = 0
     error: str = ""
+    response: str = ""
 
 
 class Delivery(Struct, kw_only=True, omit_defaults=True):

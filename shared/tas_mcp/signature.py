@@ -1,10 +1,19 @@
-"""Signatures after Standard Webhooks 1.0.0: ``v1,`` and the base64 of HMAC-SHA256 over ``<id>.<timestamp>.<body>``. Pure."""
+"""Signatures after Standard Webhooks 1.0.0, over ``<id>.<timestamp>.<body>``: ``v1,`` and the base64 of HMAC-SHA256 for a
+``whsec_`` secret, ``v1a,`` and that of ed25519 for a ``whsk_`` key. Pure."""
 
 import base64
 import binascii
 import hmac
+from collections.abc import Callable, Sequence
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 PREFIX = "whsec_"
+ASYMMETRIC = "whsk_"
+SEED_BYTES = 32
+
+Sign = Callable[[str, int, bytes], str]
+"""From the id, the timestamp and the body to the value of ``webhook-signature``."""
 
 
 def secret_key(secret: str) -> bytes:
@@ -14,14 +23,38 @@ def secret_key(secret: str) -> bytes:
         ValueError: it is no such secret, or not of 24 to 64 bytes.
     """
     if not secret.startswith(PREFIX):
-        raise ValueError(f"must start with {PREFIX}")
-    try:
-        key = base64.b64decode(secret.removeprefix(PREFIX), validate=True)
-    except binascii.Error as error:
-        raise ValueError(f"is no base64 after {PREFIX}: {error}") from None
+        raise ValueError(f"must start with {PREFIX} or {ASYMMETRIC}")
+    key = _decoded(secret, PREFIX)
     if not 24 <= len(key) <= 64:
         raise ValueError(f"holds {len(key)} bytes; 24 to 64 are asked for")
     return key
+
+
+def private_key(secret: str) -> Ed25519PrivateKey:
+    """The key in a ``whsk_`` secret: its seed, or seed and public key as many libraries write it.
+
+    Raises:
+        ValueError: it is none.
+    """
+    key = _decoded(secret, ASYMMETRIC)
+    if len(key) not in (SEED_BYTES, 2 * SEED_BYTES):
+        raise ValueError(f"holds {len(key)} bytes; an ed25519 key has {SEED_BYTES}, or {2 * SEED_BYTES} with its public half")
+    found = Ed25519PrivateKey.from_private_bytes(key[:SEED_BYTES])
+    if key[SEED_BYTES:] not in (b"", found.public_key().public_bytes_raw()):
+        raise ValueError("its public half belongs to another key")
+    return found
+
+
+def signing(secrets: Sequence[str]) -> Sign:
+    """Signs with each of one or more secrets, so that receivers may still have the old one while it is exchanged.
+
+    Raises:
+        ValueError: one is none.
+    """
+    signs = [_signing(secret) for secret in secrets]
+    if len(signs) == 1:
+        return signs[0]
+    return lambda webhook_id, timestamp, body: " ".join(sign(webhook_id, timestamp, body) for sign in signs)
 
 
 class Signer:
@@ -33,5 +66,23 @@ class Signer:
     def sign(self, webhook_id: str, timestamp: int, body: bytes) -> str:
         """The value of ``webhook-signature`` for exactly these bytes."""
         mac = self._keyed.copy()
-        mac.update(b"%s.%d.%s" % (webhook_id.encode(), timestamp, body))
+        mac.update(_content(webhook_id, timestamp, body))
         return "v1," + base64.b64encode(mac.digest()).decode()
+
+
+def _signing(secret: str) -> Sign:
+    if not secret.startswith(ASYMMETRIC):
+        return Signer(secret_key(secret)).sign
+    key = private_key(secret)
+    return lambda *given: "v1a," + base64.b64encode(key.sign(_content(*given))).decode()
+
+
+def _content(webhook_id: str, timestamp: int, body: bytes) -> bytes:
+    return b"%s.%d.%s" % (webhook_id.encode(), timestamp, body)
+
+
+def _decoded(secret: str, prefix: str) -> bytes:
+    try:
+        return base64.b64decode(secret.removeprefix(prefix), validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"is no base64 after {prefix}: {error}") from None

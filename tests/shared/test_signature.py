@@ -5,11 +5,13 @@ import time
 from datetime import UTC, datetime
 
 import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from tas_mcp.signature import PREFIX, Signer, secret_key
+from tas_mcp.signature import ASYMMETRIC, PREFIX, Signer, private_key, secret_key, signing
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -57,7 +59,7 @@ def test_whatever_is_changed_the_signature_fails(changed: str) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "must start with whsec_"),
+        ("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "must start with whsec_ or whsk_"),
         ("whsec_!!!", "is no base64"),
         ("whsec_YWJj\n", "is no base64"),
         (secret(b"x" * 23), "holds 23 bytes"),
@@ -73,3 +75,53 @@ def test_what_is_no_secret(text: str, problem: str) -> None:
 @pytest.mark.parametrize("size", [24, 64])
 def test_the_sizes_at_the_border(size: int) -> None:
     assert secret_key(secret(b"x" * size)) == b"x" * size
+
+
+# Several secrets, and asymmetric ones.
+
+SEED = bytes(range(32))
+
+
+def asymmetric(key: bytes) -> str:
+    return ASYMMETRIC + base64.b64encode(key).decode()
+
+
+@given(st.binary(min_size=32, max_size=32), st.binary(max_size=200))
+def test_an_ed25519_signature_is_of_the_same_content(seed: bytes, body: bytes) -> None:
+    value = signing([asymmetric(seed)])("evt_1", 1614265330, body)
+    version, _, signature = value.partition(",")
+    assert version == "v1a"
+    public = Ed25519PrivateKey.from_private_bytes(seed).public_key()
+    public.verify(base64.b64decode(signature), b"evt_1.1614265330." + body)
+    for other in (b"evt_2.1614265330." + body, b"evt_1.1614265331." + body, b"evt_1.1614265330." + body + b" "):
+        with pytest.raises(InvalidSignature):
+            public.verify(base64.b64decode(signature), other)
+
+
+def test_a_key_may_come_with_its_public_half() -> None:
+    public = Ed25519PrivateKey.from_private_bytes(SEED).public_key().public_bytes_raw()
+    both, alone = asymmetric(SEED + public), asymmetric(SEED)
+    assert signing([both])("e", 1, b"x") == signing([alone])("e", 1, b"x")
+    with pytest.raises(ValueError, match="belongs to another key"):
+        private_key(asymmetric(SEED + bytes(32)))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [("whsk_!", "is no base64 after whsk_"), ("whsk_AAAA", "holds 3 bytes"), ("whpk_" + "A" * 44, "whsec_ or whsk_")],
+)
+def test_what_is_no_key(text: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        signing([text])
+
+
+def test_while_a_secret_is_exchanged_both_verify() -> None:
+    old, new, now = secret(b"o" * 24), secret(b"n" * 32), int(time.time())
+    value = signing([new, old, asymmetric(SEED)])("e1", now, b"{}")
+    assert [each.partition(",")[0] for each in value.split(" ")] == ["v1", "v1", "v1a"]
+    for known in (old, new):
+        Webhook(known).verify("{}", headers("e1", now, value))
+        with pytest.raises(WebhookVerificationError):
+            Webhook(known).verify("[]", headers("e1", now, value))
+    with pytest.raises(WebhookVerificationError):
+        Webhook(secret(b"x" * 24)).verify("{}", headers("e1", now, value))

@@ -7,9 +7,14 @@ from typing import Any
 import pytest
 
 from tas_mcp.errors import Flaw, Rejected
-from tas_mcp.targets import HttpTarget, Removed, WebhookTarget, check, decode, encode, mask, masked, unmask
+from tas_mcp.targets import Basic, HttpTarget, Removed, WebhookTarget, check, decode, encode, mask, masked, unmask
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+PEM = "-----BEGIN CERTIFICATE-----\nMDEyMzQ1Njc4OTAxMjM0NTY3ODk=\n-----END CERTIFICATE-----"
+BEARER = {"type": "bearer", "token": "0123456789abcdef"}
+OAUTH2 = {"type": "oauth2", "token_url": "https://id.example/token", "client_id": "me", "client_secret": "0123456789abcdef"}
 
 
 def document(**changes: Any) -> dict[str, Any]:
@@ -39,6 +44,11 @@ def pointers(given: Any) -> list[str]:
         document(endpoint="http://[::1]:8080/a?b=c"),
         config(timeout="5m", concurrency=1000, format="data", max_queue=1, overflow="drop", signing_secret=SECRET),
         config(timeout=5_000_000_000, retry={"schedule": []}),
+        config(method="PATCH", query={"a": "b"}, format="cloudevents-binary", retry={"on": [409, "3xx"]}),
+        config(signing_secret=[SECRET, "whsk_" + "A" * 43 + "="], format="standard", tls={}),
+        config(authentication={"type": "none"}, headers={"Authorization": "x"}, format="cloudevents"),
+        config(authentication={"type": "api_key", "in": "query", "name": "k", "key": "x"}, headers={"Ce-Id": "x"}),
+        config(authentication=OAUTH2),
         config(retry={"schedule": ["1s"] * 50}, headers={"Authorization": "Bearer x", "X-Other": "é"}),
         document(rules=[{"id": "big", "conditions": [{"field": "data.amount", "operator": "gt", "value": 1}]}]),
     ],
@@ -82,7 +92,32 @@ def test_defaults() -> None:
         (document(endpoint="http://[::1/"), "/endpoint"),
         (document(endpoint="http://a/b c"), "/endpoint"),
         (document(endpoint="http://a/\r\nX: y"), "/endpoint"),
-        (document(endpoint="http://user:secret@a/"), "/endpoint"),
+        (document(endpoint="http://user:secret@a/", config={"authentication": BEARER}), "/endpoint"),
+        (config(method="post"), "/config/method"),
+        (config(method="HEAD"), "/config/method"),
+        (config(method="CONNECT"), "/config/method"),
+        (config(query={"": "x"}), "/config/query/"),
+        (config(signing_secret=[SECRET, "x"]), "/config/signing_secret/1"),
+        (config(signing_secret="whsk_AAAA"), "/config/signing_secret"),
+        (config(retry={"on": [200]}), "/config/retry/on/0"),
+        (config(retry={"on": ["2xx"]}), "/config/retry/on/0"),
+        (config(authentication={"type": "magic"}), "/config/authentication/type"),
+        (config(authentication={"type": "bearer"}), "/config/authentication/token"),
+        (config(authentication={"type": "bearer", "token": ""}), "/config/authentication/token"),
+        (config(authentication={"type": "bearer", "token": "a\r\nX: b"}), "/config/authentication/token"),
+        (config(authentication={"type": "basic", "username": "a:b", "password": ""}), "/config/authentication/username"),
+        (config(authentication={"type": "api_key", "name": "a b", "key": "x"}), "/config/authentication/name"),
+        (config(authentication={"type": "api_key", "name": "Host", "key": "x"}), "/config/authentication/name"),
+        (config(authentication={"type": "api_key", "name": "", "in": "query", "key": "x"}), "/config/authentication/name"),
+        (config(authentication={"type": "api_key", "in": "cookie", "key": "x"}), "/config/authentication/in"),
+        (config(authentication={**OAUTH2, "token_url": "ftp://a"}), "/config/authentication/token_url"),
+        (config(authentication={**OAUTH2, "token_url": "http://a:b@c/"}), "/config/authentication/token_url"),
+        (config(authentication={**OAUTH2, "client_id": ""}), "/config/authentication/client_id"),
+        (config(authentication=BEARER, headers={"AUTHORIZATION": "x"}), "/config/headers/AUTHORIZATION"),
+        (config(authentication={"type": "api_key", "key": "x"}, headers={"x-api-key": "y"}), "/config/headers/x-api-key"),
+        (config(format="cloudevents-binary", headers={"Ce-Source": "x"}), "/config/headers/Ce-Source"),
+        (config(tls={"ca": "x"}), "/config/tls/ca"),
+        (document(endpoint="http://a/", config={"tls": {}}), "/config/tls"),
         (config(timeout="0s"), "/config/timeout"),
         (config(timeout="301s"), "/config/timeout"),
         (config(timeout="soon"), "/config/timeout"),
@@ -151,6 +186,40 @@ def test_secrets_are_masked_and_come_back() -> None:
     again, _ = check(unmask(shown, target))
     assert again == target
     assert shown == before, "the document of the caller was changed"
+
+
+@pytest.mark.parametrize(
+    ("values", "secrets"),
+    [
+        ({"authentication": BEARER}, ["0123456789abcdef"]),
+        ({"authentication": OAUTH2}, ["0123456789abcdef"]),
+        ({"authentication": {"type": "basic", "username": "me", "password": "0123456789abcdef"}}, ["0123456789abcdef"]),
+        ({"authentication": {"type": "api_key", "key": "0123456789abcdef"}}, ["0123456789abcdef"]),
+        ({"signing_secret": [SECRET, "whsec_" + "QUJD" * 11]}, [SECRET, "QUJD"]),
+        ({"tls": {"certificate": PEM, "key": PEM.replace("CERTIFICATE", "PRIVATE KEY")}}, ["PRIVATE KEY"]),
+    ],
+)
+def test_every_secret_is_masked_and_comes_back(values: dict[str, Any], secrets: list[str]) -> None:
+    target, _ = check(config(**values))
+    shown = masked(target)
+    assert not [secret for secret in secrets if secret in json.dumps(shown).replace("***QUJD", "")]
+    assert check(unmask(shown, target))[0] == target
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "bare", "username", "password"),
+    [
+        ("https://me:s3cret@a.example/x?y#z", "https://a.example/x?y#z", "me", "s3cret"),
+        ("http://m%40e:p%3Aw%2Fd@[::1]:80/", "http://[::1]:80/", "m@e", "p:w/d"),
+        ("http://me@a:8080", "http://a:8080", "me", ""),
+    ],
+)
+def test_userinfo_becomes_basic_authentication(endpoint: str, bare: str, username: str, password: str) -> None:
+    for given in (document(endpoint=endpoint), document(endpoint=endpoint, config=None), document(endpoint=endpoint, config={})):
+        target, _ = check(given)
+        assert isinstance(target, WebhookTarget)
+        assert (target.endpoint, target.delivery.authentication) == (bare, Basic(username=username, password=password))
+        assert "s3cret" not in json.dumps(masked(target))
 
 
 def test_a_new_secret_replaces_the_stored_one() -> None:

@@ -1,112 +1,109 @@
-"""Target types ``http`` and ``webhook``: a POST over kept connections."""
+"""Target types ``http`` and ``webhook``: one request a delivery, over kept connections."""
 
-import ssl
 import time
+from base64 import b64encode
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from email.utils import parsedate_to_datetime
-from urllib.parse import quote, urlsplit
+from contextlib import AsyncExitStack, asynccontextmanager
 
+from services.forward.answers import check_answer, statuses
+from services.forward.cloudevents import STRUCTURED, header_lines
 from services.forward.connection import Answer, Endpoint, Pool
 from services.forward.formats import FORMATS
 from services.forward.guard import Guard
-from services.forward.verdict import Failed, Gone, Refused
+from services.forward.oauth import Tokens, open_tokens
+from services.forward.requests import request_head
+from services.forward.tls import client_context
 from tas_mcp import __version__
 from tas_mcp.messages import Event, webhook_id
-from tas_mcp.signature import Signer, secret_key
-from tas_mcp.targets import HttpTarget
+from tas_mcp.signature import signing
+from tas_mcp.targets import ApiKey, Authentication, Basic, Bearer, HttpTarget, OAuth2
 
 AGENT = f"tas-mcp/{__version__}"
+JSON = "application/json"
 CONNECT_SECONDS = 10.0
-GONE = 410
-RETRYABLE = frozenset((408, 425, 429))
-"""Client errors that time may heal; all 5xx may too."""
-SHOWN_BYTES = 200
-"""How much of a refusing answer's body is kept with the attempt."""
-_PATH_SAFE = "/%:@!$&'()*+,;=-._~?[]"
+UNAUTHORIZED = 401
 
 
 @asynccontextmanager
 async def open_http(target: HttpTarget, guard: Guard) -> AsyncIterator["Http"]:
-    """Open the connections' pool of one target."""
-    url = urlsplit(target.endpoint)
-    tls = ssl.create_default_context() if url.scheme == "https" else None
-    endpoint = Endpoint(url.hostname or "", url.port or (443 if tls else 80), tls)
-    async with Pool(endpoint, min(CONNECT_SECONDS, target.delivery.timeout), guard).running() as pool:
-        yield Http(target, pool)
+    """Open the connections' pool of one target, and that of its tokens where it needs some.
+
+    Raises:
+        Rejected: its certificates cannot be used.
+    """
+    config = target.delivery
+    tls = client_context(config.tls) if target.endpoint.startswith("https:") else None
+    connect_seconds = min(CONNECT_SECONDS, config.timeout)
+    async with AsyncExitStack() as stack:
+        pool = await stack.enter_async_context(Pool(Endpoint.of(target.endpoint, tls), connect_seconds, guard).running())
+        tokens = None
+        if isinstance(config.authentication, OAuth2):
+            ca = config.tls.ca if config.tls else ""
+            tokens = await stack.enter_async_context(open_tokens(config.authentication, ca, guard, connect_seconds))
+        yield Http(target, pool, tokens)
 
 
 class Http:
     """Sends to one endpoint."""
 
-    def __init__(self, target: HttpTarget, pool: Pool) -> None:
+    def __init__(self, target: HttpTarget, pool: Pool, tokens: Tokens | None = None) -> None:
         config = target.delivery
-        self._pool = pool
+        headers, query = credentials(config.authentication)
+        given = {name: value for name, value in config.headers.items() if name.lower() != "content-type"}
+        agent = {} if "user-agent" in map(str.lower, given) else {"User-Agent": AGENT}
+        self._head = request_head(config.method, target.endpoint, {**agent, **given, **headers}, {**config.query, **query})
+        own = next((value for name, value in config.headers.items() if name.lower() == "content-type"), None)
+        self._type = own or (STRUCTURED if config.format == "cloudevents" else JSON)
+        self._text_type = own or JSON
         self._body = FORMATS[config.format]
-        self._endpoint = target.endpoint
-        self._headers = {"User-Agent": AGENT, "Content-Type": "application/json", **config.headers}
-        self._head = request_head(self._endpoint, self._headers)
-        self._signer = Signer(secret_key(config.signing_secret)) if config.signing_secret else None
+        self._binary = config.format == "cloudevents-binary"
+        self._sign = signing(config.signing_secrets) if config.signing_secrets else None
+        self._retryable = statuses(config.retry.on)
+        self._pool = pool
+        self._tokens = tokens
 
     async def send(self, event: Event) -> int:
-        return await self._post(event, self._head, self._body(event))
+        return await self._deliver(event, self._type, self._body(event))
 
     async def send_text(self, event: Event, text: str, content_type: str | None) -> int:
-        head = self._head
-        if content_type is not None:
-            others = {name: value for name, value in self._headers.items() if name.lower() != "content-type"}
-            head = request_head(self._endpoint, {**others, "Content-Type": content_type})
-        return await self._post(event, head, text.encode())
+        return await self._deliver(event, content_type or self._text_type, text.encode())
 
-    async def _post(self, event: Event, head: bytes, body: bytes) -> int:
+    async def _deliver(self, event: Event, content_type: str, body: bytes) -> int:
         sent_at = int(time.time())
         wid = webhook_id(event)
-        signature = f"webhook-signature: {self._signer.sign(wid, sent_at, body)}\r\n" if self._signer else ""
-        own = f"webhook-id: {wid}\r\nwebhook-timestamp: {sent_at}\r\n{signature}Content-Length: {len(body)}\r\n\r\n"
-        answer = await self._pool.request(b"%s%s%s" % (head, own.encode(), body))
-        check_answer(answer)
+        signature = f"webhook-signature: {self._sign(wid, sent_at, body)}\r\n" if self._sign else ""
+        attributes = header_lines(event) if self._binary else ""
+        own = (
+            f"Content-Type: {content_type}\r\nwebhook-id: {wid}\r\nwebhook-timestamp: {sent_at}\r\n{signature}{attributes}"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        ).encode()
+        if self._tokens is None:
+            answer = await self._pool.request(b"%s%s%s" % (self._head, own, body))
+        else:
+            answer = await self._authorized(self._tokens, own + body)
+        check_answer(answer, self._retryable)
         return answer.status
 
-
-def request_head(endpoint: str, headers: dict[str, str]) -> bytes:
-    """The part of a request's head that is the same for every delivery. Names and values were checked when the target was
-    saved."""
-    url = urlsplit(endpoint)
-    path = quote(url.path or "/", safe=_PATH_SAFE) + (f"?{quote(url.query, safe=_PATH_SAFE)}" if url.query else "")
-    host = url.netloc.rpartition("@")[2]
-    try:
-        host = host.encode("idna").decode()
-    except UnicodeError:  # a name that cannot be one: connecting will say so
-        host = quote(host, safe=_PATH_SAFE)
-    lines = [f"POST {path} HTTP/1.1", f"Host: {host}", *(f"{name}: {value}" for name, value in headers.items())]
-    return ("\r\n".join(lines) + "\r\n").encode()
+    async def _authorized(self, tokens: Tokens, rest: bytes) -> Answer:
+        """Send with a token; once more with a new one if the target does not take it, as it may have been revoked."""
+        token = await tokens.get()
+        answer = await self._pool.request(b"%sAuthorization: Bearer %s\r\n%s" % (self._head, token.encode(), rest))
+        if answer.status != UNAUTHORIZED:
+            return answer
+        tokens.drop(token)
+        token = await tokens.get()
+        return await self._pool.request(b"%sAuthorization: Bearer %s\r\n%s" % (self._head, token.encode(), rest))
 
 
-def check_answer(answer: Answer) -> None:
-    """What an answer means: 2xx alone is success, redirects are not followed.
-
-    Raises:
-        Failed: 408, 425, 429, 5xx.
-        Gone: 410.
-        Refused: all else.
-    """
-    status = answer.status
-    if 200 <= status < 300:
-        return
-    shown = answer.body[:SHOWN_BYTES].decode(errors="replace").strip()
-    detail = f"the target answered {status}" + (f": {shown}" if shown else "")
-    if status in RETRYABLE or status >= 500:
-        raise Failed(status, detail, retry_after(answer.retry_after))
-    if status == GONE:
-        raise Gone(status, detail)
-    raise Refused(status, detail)
-
-
-def retry_after(value: str) -> float:
-    """Seconds that a ``Retry-After`` header asks for (RFC 9110 10.2.3: seconds or a date); 0 for none or nonsense."""
-    if value.isascii() and value.isdigit():
-        return float(value[:9])
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, TypeError):
-        return 0.0
+def credentials(given: Authentication | None) -> tuple[dict[str, str], dict[str, str]]:
+    """The headers and the query parameters that do not change."""
+    match given:
+        case Bearer(token=token):
+            return {"Authorization": f"Bearer {token}"}, {}
+        case Basic(username=username, password=password):
+            return {"Authorization": "Basic " + b64encode(f"{username}:{password}".encode()).decode()}, {}
+        case ApiKey(name=name, key=key, place="header"):
+            return {name: key}, {}
+        case ApiKey(name=name, key=key):
+            return {}, {name: key}
+    return {}, {}

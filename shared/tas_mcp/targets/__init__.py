@@ -13,8 +13,9 @@ from tas_mcp.durations import from_json, to_json
 from tas_mcp.errors import Flaw, Rejected
 from tas_mcp.routing import RuleSet, compile_rules
 from tas_mcp.targets import masking
+from tas_mcp.targets.authentication import ApiKey, Authentication, Basic, Bearer, OAuth2
 from tas_mcp.targets.grpc import GrpcConfig, GrpcTarget
-from tas_mcp.targets.http import HttpConfig, HttpTarget, WebhookTarget
+from tas_mcp.targets.http import HttpConfig, HttpRetry, HttpTarget, WebhookTarget, userinfo_moved
 from tas_mcp.targets.kafka import KafkaConfig, KafkaTarget
 from tas_mcp.targets.masking import mask
 from tas_mcp.targets.nats import NatsConfig, NatsTarget
@@ -25,17 +26,23 @@ from tas_mcp.validation import flaw, flaws, mended
 
 __all__ = [
     "AnyTarget",
+    "ApiKey",
+    "Authentication",
+    "Basic",
+    "Bearer",
     "BreakerPolicy",
     "Config",
     "Exponential",
     "GrpcConfig",
     "GrpcTarget",
     "HttpConfig",
+    "HttpRetry",
     "HttpTarget",
     "KafkaConfig",
     "KafkaTarget",
     "NatsConfig",
     "NatsTarget",
+    "OAuth2",
     "RateLimit",
     "Removed",
     "Retry",
@@ -85,6 +92,8 @@ def check(document: Any) -> tuple[AnyTarget, RuleSet]:
     """
     if isinstance(document, dict) and document.get("config", 0) is None:
         document = {key: value for key, value in document.items() if key != "config"}
+    if isinstance(document, dict):
+        document = userinfo_moved(document)
     try:
         target: AnyTarget = msgspec.convert(document, AnyTarget, dec_hook=from_json)
     except (msgspec.ValidationError, ValueError):

@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 
+from services.forward.answers import check_answer
 from services.forward.connection import BODY_BYTES, KEPT_BYTES, Answer
 from services.forward.formats import FORMATS
-from services.forward.targets.http import AGENT, check_answer
+from services.forward.targets.http import AGENT
 from services.forward.verdict import Failed
 from tas_mcp.messages import Event, webhook_id
 from tas_mcp.targets import HttpTarget

@@ -1,14 +1,16 @@
 """What a target receives."""
 
 import json
+from typing import get_args, get_type_hints
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from services.forward.formats import FORMATS, data, tas
+from services.forward.formats import FORMATS, data, standard, tas
 from tas_mcp.messages import Event
+from tas_mcp.targets import HttpConfig
 
 PAYLOADS = {
     "an object": ('{"b": 1, "a":[1.0,1e2]}', '{"b": 1, "a":[1.0,1e2]}'),
@@ -72,5 +74,11 @@ def test_any_text_arrives(key: str, value: str) -> None:
     assert json.loads(tas(event(payload)))["data"] == payload
 
 
+def test_the_standard_shape() -> None:
+    assert standard(event('"{\\"a\\": 1.0}"')) == (
+        b'{"type":"user.created","timestamp":"2023-12-19T15:53:54Z","data":{"a": 1.0}}'
+    )
+
+
 def test_the_table_has_the_formats_of_the_documents() -> None:
-    assert {"tas": tas, "data": data} == FORMATS
+    assert set(FORMATS) == set(get_args(get_type_hints(HttpConfig)["format"]))

@@ -136,6 +136,7 @@ async def test_a_refused_delivery_is_dead_at_once(rig: Rig) -> None:
         await until_settled(rig, "a")
     letter = (await rig.dead("a"))[0]
     assert (letter.reason, letter.detail) == ("refused", "the target answered 404: so it is")
+    assert [attempt.response for attempt in letter.delivery.attempts] == ["so it is"]
     assert [(each.number, each.status) for each in letter.delivery.attempts] == [(1, 404)]
     assert await rig.outcomes("a") == [(7, 1, "dead", 404)]
     assert len(rig.receiver.seen) == 1
