@@ -1,4 +1,4 @@
-"""What the API says of itself: ``/openapi.json``."""
+"""What the API says of itself: ``/openapi.json``, and ``/docs`` for people."""
 
 from aiohttp import web
 
@@ -9,9 +9,13 @@ HEADERS = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
 
 
 def routes() -> list[web.RouteDef]:
-    document = openapi.document()
+    document, page = openapi.document(), openapi.page()
 
     async def describe(_: web.Request) -> web.StreamResponse:
         return json_response(document, headers=HEADERS)
 
-    return [web.get("/openapi.json", answering(describe))]
+    async def show(_: web.Request) -> web.StreamResponse:
+        headers = {**HEADERS, "Content-Security-Policy": page.policy, "Referrer-Policy": "no-referrer"}
+        return web.Response(body=page.html, content_type="text/html", charset="utf-8", headers=headers)
+
+    return [web.get("/openapi.json", answering(describe)), web.get("/docs", answering(show))]

@@ -14,7 +14,7 @@ import requests
 import schemathesis
 from hypothesis import HealthCheck, settings
 from msgspec import Raw, Struct
-from schemathesis import Case
+from schemathesis import BaseSchema, Case
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -37,7 +37,9 @@ from tests.shared.rig import linked
 
 DOCUMENT = document()
 EXAMPLES = int(os.environ.get("TAS_TEST_API_EXAMPLES", "20"))
-"""How many random requests of each kind an operation gets; more come from its limits and examples."""
+"""How many random requests an operation gets; more come from the limits and examples of what it takes."""
+LARGE = ["createTarget", "putTarget"]
+"""Operations that take a whole target. There are thousands of limits in one, so these get more random requests instead."""
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -45,9 +47,17 @@ CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
 ]
-CONFIG = schemathesis.Config.from_dict({"generation": {"deterministic": bool(os.environ.get("CI"))}})
-api = schemathesis.openapi.from_dict(DOCUMENT, config=CONFIG)
 
+
+def loaded(**phases: Any) -> BaseSchema:
+    """The document as schemathesis has it; ``phases`` says where its requests come from."""
+    generation = {"deterministic": bool(os.environ.get("CI"))}
+    return schemathesis.openapi.from_dict(
+        DOCUMENT, config=schemathesis.Config.from_dict({"generation": generation, "phases": phases})
+    )
+
+
+api = loaded()
 _numbers = itertools.count(1)
 
 
@@ -93,10 +103,23 @@ def test_the_shapes_of_ingest_are_those_of_its_structs(kind: type[Struct], schem
     assert set(derived["required"]) <= set(written["required"])
 
 
-@api.parametrize()
+@api.exclude(operation_id=LARGE).parametrize()
 @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck), deadline=None)
 def test_every_answer_is_one_that_was_announced(case: Case[Any], served: Served) -> None:
-    case.call_and_validate(base_url=served.base, checks=CHECKS, timeout=20)
+    check(case, served)
+
+
+@loaded(coverage={"enabled": False}).include(operation_id=LARGE).parametrize()
+@settings(max_examples=5 * EXAMPLES, suppress_health_check=list(HealthCheck), deadline=None)
+def test_every_answer_to_a_target_is_one_that_was_announced(case: Case[Any], served: Served) -> None:
+    check(case, served)
+
+
+def check(case: Case[Any], served: Served) -> None:
+    answer = case.call(base_url=served.base, timeout=20)
+    if answer.status_code == 400 and b"Got more than" in answer.content:
+        return  # a request line that is too long for HTTP as the server reads it never comes to a route
+    case.validate_response(answer, checks=CHECKS)
 
 
 NEEDS_FORWARD = (TARGETS + "/{id}/test",)

@@ -13,6 +13,7 @@ from tas_mcp import __version__
 from tas_mcp.http import STATUS, Problem
 from tas_mcp.messages import Attempt, Trial
 from tas_mcp.routing import OPERATORS
+from tas_mcp.routing.conditions import CEL
 from tas_mcp.schemas import SchemaDocument
 from tas_mcp.targets import AnyTarget
 
@@ -43,7 +44,7 @@ def _schemas(notes: dict[str, Any]) -> dict[str, Any]:
     found = components(STRUCTS, notes)
     operator = found["Condition"]["properties"]["operator"]
     del operator["anyOf"]
-    operator["enum"] = list(OPERATORS)
+    operator["enum"] = [*OPERATORS, CEL]
     found["Problem"]["properties"]["code"]["examples"] = sorted(STATUS)
     kinds = {tag: kind.__name__ for kind in get_args(AnyTarget) if (tag := kind.__struct_config__.tag)}
     for name in kinds.values():
