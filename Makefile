@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 ARGS ?=
+PAIRS ?= 1000000
 BIN := .venv/bin
 RUNTIME := .venv/.setup
 DEV := .venv/.setup-dev
@@ -13,7 +14,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev run test test-all check lint type format proto lock bench profile chaos clean
+.PHONY: help setup setup-dev run test test-all check lint type format proto lock bench profile fuzz chaos clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[36m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +59,9 @@ bench: $(DEV) ## Measure the speed
 
 profile: $(DEV) ## Leave a flame graph of a tier under load: make profile TIER=ingest
 	$(BIN)/python -m bench.profile $(TIER)
+
+fuzz: $(DEV) ## Route random events by random documents: make fuzz PAIRS=1000000
+	$(BIN)/python -m tests.shared.routing.fuzz $(PAIRS)
 
 chaos: $(DEV) ## Kill real processes under load and account for every event (minutes)
 	$(BIN)/python -m pytest tests/chaos -m chaos -s $(ARGS)

@@ -24,7 +24,7 @@ from msgspec import Struct
 from tas_mcp.errors import Flaw
 from tas_mcp.routing.equality import kind
 from tas_mcp.routing.expressions import Expression, Failure
-from tas_mcp.routing.fields import FieldSyntaxError, compile_each, compile_field
+from tas_mcp.routing.fields import FieldSyntaxError, compile_each, compile_field, compile_test
 from tas_mcp.routing.operators import OPERATORS, Check, shown
 from tas_mcp.routing.view import MISSING, View
 from tas_mcp.validation import escape
@@ -214,12 +214,11 @@ class _Compiler:
                 check = operate(condition.value)
             except ValueError as error:
                 self._flaw(pointer + "/value", f"{operator}: {error}")
-        if read is None or check is None:
+        if name is None or read is None or check is None:
             return None
+        passes, fact = (compile_test(name, check.test), _fact) if each is None else (_any_of(each, check.test), _fact_of_each)
         inverted = check.inverted != condition.negate
-        test = check.test if each is None else _any_of(check.test)
-        fact = _fact if each is None else _fact_of_each
-        return Node(_reads(read, test, inverted), _tells(condition, read, fact, check, inverted))
+        return Node(_inverted(passes) if inverted else passes, _tells(condition, read, fact, check, inverted))
 
     def _flaw(self, pointer: str, detail: str) -> None:
         self.flaws.append(Flaw(pointer, detail))
@@ -231,14 +230,12 @@ def _no_such(operator: str) -> str:
     return f"no such operator {operator[:40]!r}; {hint}allowed are {', '.join(ALLOWED)}"
 
 
-def _reads(read: Callable[[View], Any], test: Callable[[Any], bool], inverted: bool) -> Predicate:
-    if inverted:
-        return lambda view: not test(read(view))
-    return lambda view: test(read(view))
+def _inverted(holds: Predicate) -> Predicate:
+    return lambda view: not holds(view)
 
 
-def _any_of(test: Callable[[Any], bool]) -> Callable[[list[Any]], bool]:
-    return lambda values: any(map(test, values))
+def _any_of(each: Callable[[View], list[Any]], test: Callable[[Any], bool]) -> Predicate:
+    return lambda view: any(map(test, each(view)))
 
 
 def _tells(
@@ -290,7 +287,7 @@ def _computed(condition: Condition, expression: Expression) -> Node:
             text = f"the expression gives {kind(value)}, not a boolean"
         return _told(condition, matched, MISSING, text)
 
-    return Node((lambda view: not holds(view)) if inverted else holds, why)
+    return Node(_inverted(holds) if inverted else holds, why)
 
 
 def _told(condition: Condition, matched: bool, seen: object, text: str) -> Why:
@@ -313,13 +310,11 @@ def _seen(value: object) -> object:
 
 
 def _not(node: Node) -> Node:
-    holds = node.holds
-
     def why(view: View) -> Why:
         inner = node.why(view)
         return {"not": inner, "matched": not inner["matched"]}
 
-    return Node(lambda view: not holds(view), why)
+    return Node(_inverted(node.holds), why)
 
 
 def _all(nodes: list[Node]) -> Node:

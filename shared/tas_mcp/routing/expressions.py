@@ -7,6 +7,7 @@ grows (``map``, ``filter``) or an ``event`` named in a loop costs the square of 
 """
 
 import re
+from itertools import accumulate
 from typing import Any, Final, NamedTuple
 
 import cel
@@ -41,7 +42,6 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_PARSE_ERROR = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
 
 
 class Token(NamedTuple):
@@ -109,11 +109,10 @@ def _bound(view: View) -> Any:
 
 
 def _explained(error: str) -> str:
-    found = _PARSE_ERROR.search(error)
-    if found is None:
-        return error.splitlines()[0][:200]
-    line, column, detail = found.groups()
-    return f"line {line}, column {column}: {detail.partition(' expecting ')[0][:200]}"
+    """The first thing that the parser did not like. It tells positions as ``<input>:line:column``."""
+    _, _, place = error.partition("ERROR: <input>:")
+    line, column, detail = (place or f"1:1: {error}").splitlines()[0].split(":", 2)
+    return f"line {line}, column {column}: {detail.strip().partition(' expecting ')[0][:200]}"
 
 
 def _refuse_costly(text: str) -> None:
@@ -169,12 +168,8 @@ def _in_path(token: Token) -> bool:
 
 def _closing(tokens: list[Token], opening: int) -> int:
     """Where the bracket is closed; the parser has seen that it is."""
-    depth = 0
-    for i in range(opening, len(tokens)):
-        depth += (tokens[i].text in "([{") - (tokens[i].text in ")]}")
-        if depth == 0:
-            return i
-    return len(tokens)
+    depths = accumulate((token.text in "([{") - (token.text in ")]}") for token in tokens[opening:])
+    return next((opening + i for i, depth in enumerate(depths) if depth == 0), len(tokens))
 
 
 def _names(tokens: list[Token]) -> list[int]:

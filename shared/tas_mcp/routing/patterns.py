@@ -13,8 +13,8 @@ from tas_mcp.routing.equality import kind
 
 MAX_LENGTH: Final = 512
 """Characters of a pattern."""
-MAX_PROGRAM: Final = 10_000
-"""Instructions of a compiled pattern."""
+MAX_MEMORY: Final = 1 << 20
+"""Bytes of a compiled pattern, its cache included; RE2 refuses a program that takes more than its part of it."""
 WORK: Final = 4_000_000
 """Instructions of the program times bytes of the text. RE2's slowest engine does some 150 of them in a microsecond."""
 
@@ -29,14 +29,12 @@ class Pattern:
         options = re2.Options()
         options.log_errors = False
         options.never_capture = True
-        options.max_mem = 1 << 20
+        options.max_mem = MAX_MEMORY
         try:
             compiled = re2.compile(expression, options)
         except re2.error as error:
             raise ValueError(_explained(error, expression)) from None
         program = max(compiled.programsize, compiled.reverseprogramsize)
-        if program > MAX_PROGRAM:
-            raise ValueError("the pattern is too large when its repetitions are written out")
         self._search = compiled.search
         self.limit = WORK // max(program, 1)
 

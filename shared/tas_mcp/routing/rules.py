@@ -62,17 +62,18 @@ class RuleSet:
     ``pins`` is what an event must have to match: an index may skip the rest without asking.
     """
 
-    __slots__ = ("_otherwise", "_tried", "pins")
+    __slots__ = ("_otherwise", "_steps", "_tried", "pins")
 
     def __init__(self, tried: Sequence[_Tried], otherwise: Decision | None, needed: Pins) -> None:
         """``tried`` are the enabled rules in their order; ``otherwise`` is the decision when none of them matches."""
         self._tried = tuple(tried)
+        self._steps = tuple((each.holds, each.decision) for each in tried)
         self._otherwise = otherwise
         self.pins = needed
 
     def decide(self, view: View) -> Decision | None:
         """The rule by which the target gets the event, or None: it does not. Never raises."""
-        for decision, holds, *_ in self._tried:
+        for holds, decision in self._steps:
             if holds(view):
                 return decision
         return self._otherwise

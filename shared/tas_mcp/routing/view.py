@@ -20,7 +20,6 @@ class Missing(Enum):
 
 MISSING: Final = Missing.MISSING
 
-_UNREAD: Final = object()
 _decode = msgspec.json.Decoder().decode
 _check = msgspec.json.Decoder(msgspec.Raw).decode  # reads the syntax only
 
@@ -28,20 +27,23 @@ _check = msgspec.json.Decoder(msgspec.Raw).decode  # reads the syntax only
 class View:
     """One event under evaluation: one view for all rules. What it returns belongs to all of them: never change it."""
 
-    __slots__ = ("_data", "bound", "event")
+    __slots__ = ("bound", "data", "event")
+
+    data: object
+    """The data as a JSON value (a string that holds an object or array is that object or array), or ``MISSING``."""
 
     def __init__(self, event: Event) -> None:
         self.event = event
         self.bound: Any = None
         """The event as expressions see it, bound by the first of them."""
-        self._data: object = _UNREAD
 
-    @property
-    def data(self) -> object:
-        """The data as a JSON value (a string that holds an object or array is that object or array), or ``MISSING``."""
-        if self._data is _UNREAD:
-            self._data = _value(self.event.data)
-        return self._data
+    def __getattr__(self, name: str) -> object:
+        """Decodes the data when it is first asked for: only an attribute that is not there yet comes here, so that every later
+        reading costs no call."""
+        if name != "data":
+            raise AttributeError(name)
+        self.data = value = _value(self.event.data)
+        return value
 
 
 def payload_text(raw: msgspec.Raw) -> bytes:

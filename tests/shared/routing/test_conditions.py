@@ -141,7 +141,8 @@ def test_undecodable_data_is_missing() -> None:
 def test_attributes_leave_the_data_alone() -> None:
     view = a_view({"a": 1})
     compile_condition(Condition(field="event_type", operator="eq", value="x")).holds(view)
-    assert view._data != {"a": 1}
+    with pytest.raises(AttributeError):
+        object.__getattribute__(view, "data")
     assert view.data == {"a": 1}
 
 
@@ -175,6 +176,11 @@ def test_refuses_an_unknown_operator_and_says_which_there_are() -> None:
     with pytest.raises(ConditionError) as caught:
         compile_condition(Condition(field="data.x", operator="like"))
     assert caught.value.flaws == (("/operator", f"no such operator 'like'; allowed are {', '.join(OPERATORS)}, cel"),)
+
+
+def test_only_so_many_conditions_are_looked_at() -> None:
+    assert [pointer for pointer, _ in flaws(all=[{**LEAF, "operator": "x"}] * 150)][-1:] == ["/all/99"]
+    assert len(flaws(all=[LEAF] * 150)) == 1
 
 
 def test_says_all_that_is_wrong() -> None:

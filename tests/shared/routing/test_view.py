@@ -91,6 +91,11 @@ def test_missing_is_remembered_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown.data is MISSING
 
 
+def test_a_view_has_no_other_attributes() -> None:
+    with pytest.raises(AttributeError, match="dato"):
+        a_view().dato  # noqa: B018
+
+
 def test_missing_equals_no_json_value() -> None:
     values: list[object] = [None, False, 0, "", "missing", [], {}]
     assert MISSING not in values
