@@ -12,11 +12,21 @@ import pytest
 
 from tas_mcp import schemas, target_files, targets
 from tas_mcp.messages import Event
-from tas_mcp.routing import OPERATORS, Rule, View, compile_rules, compile_transform
+from tas_mcp.routing import (
+    OPERATORS,
+    Condition,
+    ConditionError,
+    Rule,
+    View,
+    compile_condition,
+    compile_rules,
+    compile_transform,
+)
 from tests.e2e.test_dev import Dev
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+RULES = ROOT / "docs" / "rules.md"
 
 PEM = re.compile(r"-----BEGIN ([A-Z ]+)-----\\n\.\.\.")
 """How certificates are shown."""
@@ -80,12 +90,35 @@ def test_the_schema_of_the_documents_refuses_their_event() -> None:
 
 
 def test_rules_in_the_documents_are_valid_and_name_every_operator() -> None:
-    path = ROOT / "docs" / "rules.md"
-    rules = [msgspec.json.decode(block, type=Rule) for block in blocks(path, "json")]
+    rules = [json.loads(block) for block in blocks(RULES, "json")]
+    rules = [msgspec.convert(rule, Rule) for rule in rules if "id" in rule and "endpoint" not in rule]
     assert rules
     compile_rules(rules)
-    table = path.read_text().partition("## Operators")[2]
-    assert {name for name in OPERATORS if f"`{name}`" not in table} == set()
+    table = RULES.read_text().partition("## Operators")[2]
+    assert {name for name in (*OPERATORS, "cel") if f"`{name}`" not in table} == set()
+
+
+def conditions(heading: str) -> list[tuple[Condition, str]]:
+    """The conditions in the tables with this heading, and what stands beside them."""
+    tables = re.findall(rf"^\| condition \| {heading} \|\n(.*?)\n\n", RULES.read_text() + "\n\n", re.DOTALL | re.MULTILINE)
+    rows = [row for table in tables for row in re.findall(r"^\| `(\{.*\})` \| (.*) \|$", table, re.MULTILINE)]
+    return [(msgspec.json.decode(text, type=Condition), beside) for text, beside in rows]
+
+
+def test_conditions_in_the_documents_have_the_outcome_that_stands_beside_them() -> None:
+    [sample] = [block for block in blocks(RULES, "json") if '"event_id"' in block]
+    event = msgspec.json.decode(json.dumps({**json.loads(sample), "accepted_at": 1}), type=Event)
+    told = [(compile_condition(condition).why(View(event))["because"], outcome) for condition, outcome in conditions("outcome")]
+    assert len(told) > 15
+    assert [because for because, _ in told] == [outcome for _, outcome in told]
+
+
+def test_conditions_that_the_documents_call_refused_are_refused() -> None:
+    found = conditions("refused")
+    assert len(found) > 3
+    for condition, detail in found:
+        with pytest.raises(ConditionError, match=re.escape(detail)):
+            compile_condition(condition)
 
 
 def test_target_files_in_the_documents_are_valid() -> None:
