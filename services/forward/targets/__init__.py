@@ -8,11 +8,12 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol, runtime_checkable
 
 from services.forward.guard import Guard
+from services.forward.targets.argo import open_argo
 from services.forward.targets.http import open_http
 from services.forward.targets.nats import open_nats
 from services.forward.verdict import Failed, Refused
 from tas_mcp.messages import Event
-from tas_mcp.targets import AnyTarget, GrpcTarget, KafkaTarget, NatsTarget
+from tas_mcp.targets import AnyTarget, ArgoTarget, GrpcTarget, KafkaTarget, NatsTarget
 
 
 class Sender(Protocol):
@@ -68,6 +69,8 @@ def open_sender(target: AnyTarget, guard: Guard) -> AbstractAsyncContextManager[
             from services.forward.targets.kafka import open_kafka
 
             return open_kafka(target, guard)
+        case ArgoTarget():
+            return open_argo(target, guard)
         case NatsTarget():
             return open_nats(target, guard)
         case _:

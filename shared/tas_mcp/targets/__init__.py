@@ -13,6 +13,7 @@ from tas_mcp.durations import from_json, to_json
 from tas_mcp.errors import Flaw, Rejected
 from tas_mcp.routing import RuleSet, compile_rules
 from tas_mcp.targets import masking
+from tas_mcp.targets.argo import ArgoConfig, ArgoTarget
 from tas_mcp.targets.authentication import ApiKey, Authentication, Basic, Bearer, OAuth2
 from tas_mcp.targets.grpc import GrpcConfig, GrpcTarget
 from tas_mcp.targets.http import HttpConfig, HttpRetry, HttpTarget, WebhookTarget, userinfo_moved
@@ -27,6 +28,8 @@ from tas_mcp.validation import flaw, flaws, mended
 __all__ = [
     "AnyTarget",
     "ApiKey",
+    "ArgoConfig",
+    "ArgoTarget",
     "Authentication",
     "Basic",
     "Bearer",
@@ -59,7 +62,7 @@ __all__ = [
     "unmask",
 ]
 
-AnyTarget = HttpTarget | WebhookTarget | GrpcTarget | KafkaTarget | NatsTarget
+AnyTarget = HttpTarget | WebhookTarget | GrpcTarget | KafkaTarget | NatsTarget | ArgoTarget
 Stored = AnyTarget | Removed
 
 _decode = msgspec.json.Decoder(Stored, dec_hook=from_json).decode

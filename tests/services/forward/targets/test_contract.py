@@ -1,5 +1,6 @@
 """The contract of target types, on each of them."""
 
+import base64
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -155,3 +156,34 @@ class TestNats(TargetContract):
         async with linked(nats.url) as broker:
             await broker.stream()
             yield NatsDestination(nats, broker)
+
+
+class ArgoDestination(NatsDestination):
+    """An EventBus."""
+
+    def elsewhere(self, port: int) -> dict[str, Any]:
+        config = {"event_source": "tas", "event_name": "orders"}
+        return {"id": "t", "type": "argo-events", "endpoint": f"nats://127.0.0.1:{port}", "config": config}
+
+    def document(self, **config: Any) -> dict[str, Any]:
+        return self.elsewhere(self.port)
+
+    async def received(self, count: int) -> list[tuple[str, str]]:
+        await until(lambda: self._broker.jetstream.count("S", "default.tas.orders"))
+        bodies = [msgspec.json.decode(message.data) for message in await self._broker.messages("S")]
+        assert len(bodies) == count
+        return [(body["eventid"], base64.b64decode(body["data_base64"]).decode()) for body in bodies]
+
+    @asynccontextmanager
+    async def refusing(self) -> AsyncIterator[None]:
+        await self._broker.stream(subjects=["default.*.*"], max_msg_size=10)
+        yield
+        await self._broker.stream(subjects=["default.*.*"])
+
+
+class TestArgo(TargetContract):
+    @pytest.fixture
+    async def destination(self, nats: NatsServer) -> AsyncIterator[ArgoDestination]:
+        async with linked(nats.url) as broker:
+            await broker.stream(subjects=["default.*.*"])
+            yield ArgoDestination(nats, broker)
