@@ -203,6 +203,33 @@ async def test_what_a_paused_target_is_owed_waits(world: World) -> None:
     assert len(world.receiver.ids("paused")) == len(set(world.receiver.ids("paused")))
 
 
+async def test_a_disabled_target_takes_no_new_events_and_gets_what_it_is_owed(world: World) -> None:
+    await world.system.put(world.target("off", paused=True))
+    owed = await world.sent("off")
+
+    async def queued() -> bool:
+        return bool((await world.system.call("GET", f"{TARGETS}/off")).body["status"]["pending"] == 1)
+
+    await until(queued)
+    await world.system.change("POST", f"{TARGETS}/off/disable")
+    await world.sent("off")
+    await world.system.change("POST", f"{TARGETS}/off/resume")
+    await arrived(world, "off", owed)
+    await world.system.drained()
+    assert world.receiver.ids("off") == [owed]
+
+
+async def test_a_target_is_tested_by_a_real_attempt(world: World) -> None:
+    await world.system.put(world.target("trial", enabled=False))
+    answer = await world.system.call("POST", f"{TARGETS}/trial/test", json={"event": event("trial", event_id="probe")})
+    assert answer.status == 200
+    assert answer.body.pop("duration_ms") > 0
+    assert answer.body == {"delivered": True, "status": 200, "error": "", "matched": True, "rule_id": "own"}
+    made_up = await world.system.call("POST", f"{TARGETS}/trial/test")
+    assert (made_up.body["delivered"], made_up.body["matched"]) == (True, False)
+    assert [found.json["event_type"] for found in world.receiver.of("trial")] == ["trial.made", "tas.test"]
+
+
 async def test_the_queue_of_a_deleted_target_becomes_dead_letters(world: World) -> None:
     await world.system.put(world.target("left", paused=True))
     ids = [await world.sent("left") for _ in range(3)]

@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+import re
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from statistics import median
 from typing import Any
 
 import pytest
@@ -108,6 +110,60 @@ async def test_while_the_broker_is_away_events_are_refused_in_time(world: World)
         await until(grown(acknowledged, 50))
     await arrived(world, "outage", *acknowledged)
     await system.drained()
+
+
+async def test_two_process_replicas_follow_a_change_together(world: World) -> None:
+    """Each revision marks what it routes in two places. An event sent after the answer to a change is marked by that revision,
+    or by a later one; no event by two."""
+    system = world.system
+    second = system.service("process", 0, label="process-2")
+    system.programs["process-2"] = second
+    sent: dict[str, int] = {}
+    in_force = 0
+    done = asyncio.Event()
+    seconds: list[float] = []
+
+    def revision(number: int) -> dict[str, Any]:
+        own = {"field": "event_type", "operator": "eq", "value": "twins.made"}
+        marks = {"add_fields": {"data.a": number, "data.b": number}}
+        rules = [{"id": f"v{number}", "conditions": [own], "transform": marks}]
+        return world.target("twins", rules=rules, config={"format": "data"})
+
+    async def client() -> None:
+        while not done.is_set():
+            given = event("twins")
+            given["data"] = {"id": given["event_id"]}
+            sent[given["event_id"]] = in_force
+            assert (await system.send(given)).status == 200
+
+    try:
+        second.start()
+        await system.ready("process-2")
+        await system.put(revision(0))
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(4):
+                tasks.create_task(client())
+            for number in range(1, 9):
+                answer = await system.change("PUT", f"{TARGETS}/twins", json=revision(number))
+                assert answer.status == 200, answer.body
+                seconds.append(answer.seconds)
+                in_force, before = number, len(sent)
+                await until(lambda before=before: grew(sent, before + 20))  # type: ignore[misc]
+            done.set()
+        await system.drained()
+        bodies = [found.json for found in world.receiver.of("twins")]
+        evaluated = [(await system.call("GET", system.ops(name) + "/metrics")).body for name in ("process", "process-2")]
+    finally:
+        second.kill()
+    assert {body["id"] for body in bodies} == set(sent)
+    assert [body for body in bodies if body["a"] != body["b"] or body["a"] < sent[body["id"]]] == []
+    assert {body["a"] for body in bodies} >= set(range(1, 9))
+    assert all(re.search(r"^mcp_rules_evaluated_total [1-9]", text, re.MULTILINE) for text in evaluated)
+    assert median(seconds) < 1
+
+
+async def grew(sent: dict[str, int], count: int) -> bool:
+    return len(sent) >= count
 
 
 async def test_workers_share_the_port_and_are_replaced(world: World) -> None:
