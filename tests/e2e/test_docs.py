@@ -10,6 +10,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from services.control.drafts import draft
+from services.control.samples import sample
+from services.control.trials import judged
 from tas_mcp import schemas, target_files, targets
 from tas_mcp.messages import Event
 from tas_mcp.routing import (
@@ -96,6 +99,12 @@ def test_rules_in_the_documents_are_valid_and_name_every_operator() -> None:
     compile_rules(rules)
     table = RULES.read_text().partition("## Operators")[2]
     assert {name for name in (*OPERATORS, "cel") if f"`{name}`" not in table} == set()
+
+
+def test_the_rule_that_the_documents_try_matches() -> None:
+    [asked] = [json.loads(block) for block in blocks(RULES, "json") if '"rule"' in block]
+    tried = draft(asked["rule"], None).rules
+    assert judged(tried, sample(asked["event"]))["matched"]
 
 
 def conditions(heading: str) -> list[tuple[Condition, str]]:
