@@ -103,3 +103,15 @@ def test_every_parameter_is_described() -> None:
     for _, part in parts(DOCUMENT["paths"]):
         for parameter in part.get("parameters", []) if isinstance(part, dict) else []:
             assert resolved(parameter)["description"]
+
+
+def test_every_member_of_a_schema_is_described() -> None:
+    """That of a Struct's field stands under ``structs:`` in the file of its group."""
+    told = ("description", "const", "enum")
+    missing = [
+        f"{name}.{member}"
+        for name, schema in COMPONENTS["schemas"].items()
+        for member, part in schema.get("properties", {}).items()
+        if not any(word in part or word in resolved(part) for word in told)
+    ]
+    assert missing == []
