@@ -1,15 +1,18 @@
 """The description of the API is sound in itself. That it is true is shown in ``tests/e2e/test_openapi.py``."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
 import pytest
+import yaml
 from schemathesis.specs.openapi.definitions import OPENAPI_31
 
 from services.control.openapi import document
-from services.control.openapi.document import operations
+from services.control.openapi.document import GROUPS, operations
 
+FOLDER = Path(__file__).resolve().parents[4] / "services" / "control" / "openapi"
 DOCUMENT = document()
 COMPONENTS = DOCUMENT["components"]
 
@@ -69,6 +72,22 @@ def test_no_text_was_cut_at_a_comma() -> None:
     cut = [where for where, part in parts(DOCUMENT) if part is None and where.rpartition("/")[2].count(" ")]
     assert cut == []
     assert [where for where, part in parts(DOCUMENT) if where.endswith("/description") and not isinstance(part, str | dict)] == []
+
+
+@pytest.mark.parametrize("name", ["common", *GROUPS])
+def test_no_member_is_written_twice_in_a_mapping(name: str) -> None:
+    """YAML would silently keep the last."""
+    twice = []
+    pending = [yaml.compose((FOLDER / f"{name}.yaml").read_text())]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, yaml.MappingNode):
+            keys = [key.value for key, _ in node.value]
+            twice += [(key.value, key.start_mark.line + 1) for key, _ in node.value if keys.count(key.value) > 1]
+            pending += [value for _, value in node.value]
+        elif isinstance(node, yaml.SequenceNode):
+            pending += node.value
+    assert twice == []
 
 
 @pytest.mark.parametrize(("where", "schema", "example"), [pytest.param(*each, id=each[0]) for each in examples()])
