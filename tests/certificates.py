@@ -19,7 +19,7 @@ class Pair(NamedTuple):
 
 
 class Authority:
-    """Signs for ``localhost`` and 127.0.0.1; ``certificate`` is what to trust."""
+    """Signs for ``localhost`` and an address; ``certificate`` is what to trust."""
 
     def __init__(self) -> None:
         self._key = generate_private_key(SECP256R1())
@@ -27,9 +27,9 @@ class Authority:
         self._own = _builder(self._name, self._name, self._key).add_extension(x509.BasicConstraints(True, None), critical=True)
         self.certificate = self._own.sign(self._key, SHA256()).public_bytes(Encoding.PEM).decode()
 
-    def issue(self, name: str = "localhost") -> Pair:
+    def issue(self, name: str = "localhost", address: str = "127.0.0.1") -> Pair:
         key = generate_private_key(SECP256R1())
-        names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))])
+        names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address(address))])
         certificate = _builder(_name(name), self._name, key).add_extension(names, critical=False).sign(self._key, SHA256())
         secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         return Pair(certificate.public_bytes(Encoding.PEM).decode(), secret.decode())

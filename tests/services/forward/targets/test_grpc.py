@@ -192,7 +192,7 @@ async def test_data_is_the_text_that_was_sent(server: GrpcServer, sender: Grpc) 
 
 async def test_both_sides_prove_who_they_are() -> None:
     authority, stranger = Authority(), Authority()
-    server, client = authority.issue(), authority.issue("gateway")
+    server, client = authority.issue(address="192.0.2.1"), authority.issue("gateway")
     credentials = grpc.ssl_server_credentials(
         [(server.key.encode(), server.certificate.encode())], authority.certificate.encode(), require_client_auth=True
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from cloudevents.core.bindings.kafka import KafkaMessage, from_kafka_event
 
 from services.forward.addresses import networks
@@ -140,6 +141,32 @@ async def test_the_guard_is_asked_for_the_brokers_named_and_for_those_that_they_
         with pytest.raises(Refused, match="private"):
             await sender.send(event())
     assert len(asked) == 2
+
+
+async def test_after_a_failure_it_begins_with_new_connections(topic: str) -> None:
+    """A compacted topic takes no record without a key; the library has no name for that."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=ADDRESS)
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(topic, 1, 1, topic_configs={"cleanup.policy": "compact"})])
+    finally:
+        await admin.close()
+    async with open_kafka(target(topic + "-good"), OPEN) as good, open_kafka(target(topic, key=""), OPEN) as bad:
+        await good.send(event())
+        before = clients()
+        with pytest.raises(Failed):
+            await bad.send(event())
+        [first] = clients() - before
+        with pytest.raises(Failed):
+            await bad.send(event())
+        assert clients() - before - {first}
+
+
+def clients() -> set[str]:
+    """The addresses of those connected to the broker (proc(5), net/tcp)."""
+    port = f":{int(ADDRESS.rpartition(':')[2]):04X}"
+    rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return {row[1] for row in rows if row[2].endswith(port) and row[3] == "01"}
 
 
 @pytest.fixture
