@@ -92,6 +92,7 @@ class Readings:
                 raise
             state, pending = "waiting", 0  # the janitor makes it again
         _, found = await self._statuses.read(entry.id)
+        checked = target is not None and target.delivery.health_check is not None
         return {
             "state": "gone" if found.gone else state,
             "breaker": "open" if found.open_until > self._clock() else "closed",
@@ -99,6 +100,8 @@ class Readings:
             "parked": await self._jetstream.count(subjects.DELIVERIES, subjects.all_retries(entry.id)),
             "dead": await self._jetstream.count(subjects.DEAD, subjects.dead(entry.id)),
             "oldest_pending_seconds": await self._oldest(subjects.deliveries(entry.id)) if pending else None,
+            "healthy": found.healthy if checked else None,
+            "checked_at": found.checked_at or None if checked else None,
             "last_success": found.last_success or None,
             "last_error": {"detail": found.last_error, "at": found.last_error_at} if found.last_error else None,
         }

@@ -52,9 +52,14 @@ class Gate:
         target, breaker = self._target, self._breaker
         if isinstance(target, Removed):
             return REMOVAL_CONCURRENCY
-        if target.paused or self._gone or (breaker and breaker.state is State.OPEN):
+        if self.silent or (breaker and breaker.state is State.OPEN):
             return 0
         return 1 if breaker and breaker.state is State.HALF_OPEN else self._concurrency.limit
+
+    @property
+    def silent(self) -> bool:
+        """Whether the target is to hear nothing, not even whether it is well."""
+        return not isinstance(self._target, Removed) and (self._target.paused or self._gone)
 
     @property
     def probing(self) -> bool:
@@ -119,6 +124,28 @@ class Gate:
                 self._heed()
         if limit != self._concurrency.limit:
             self._changed()
+        self._statuses.note(self._target.id, **notes)
+
+    def checked(self, failure: Failed | None) -> None:
+        """A health check was good, or failed. A good one closes no open breaker, for it was no delivery, but has one tried at
+        once."""
+        now = time.time()
+        notes: dict[str, object] = {"healthy": failure is None, "checked_at": now}
+        if failure is not None:
+            notes |= {"last_error": failure.detail[:200], "last_error_at": now}
+        breaker = self._breaker
+        if breaker is not None:
+            was = breaker.state
+            if failure is not None:
+                breaker.failed(now)
+            elif was is State.OPEN:
+                breaker.probe()
+            elif was is State.CLOSED:
+                breaker.succeeded(now)
+            if was is not breaker.state:
+                if breaker.state is State.OPEN:
+                    notes |= {"open_until": breaker.open_until, "probe_until": 0.0}
+                self._heed()
         self._statuses.note(self._target.id, **notes)
 
     async def disable(self, failure: Gone) -> None:

@@ -16,6 +16,7 @@ from services.forward.attempts import Attempts, Owed, expiry
 from services.forward.deadlines import Deadlines
 from services.forward.gate import Gate
 from services.forward.guard import Guard
+from services.forward.health import Health
 from services.forward.rate import Rate
 from services.forward.statuses import Statuses
 from services.forward.storage import Storage
@@ -55,6 +56,7 @@ class Lane:
         self._arrived = asyncio.Event()
         self._deadlines = Deadlines()
         self._gate = Gate(target, statuses, self._adjust)
+        self._health = Health(self._gate)
         storage = Storage(JetStream(connection), publisher, target.id)
         self._attempts = Attempts(target.id, self._gate, self._deadlines, storage, outcomes)
         self._rate: Rate | None = None
@@ -81,6 +83,7 @@ class Lane:
         limit = None if isinstance(target, Removed) else target.delivery.rate_limit
         self._rate = Rate(limit.requests_per_second, limit.burst or max(1.0, limit.requests_per_second)) if limit else None
         self._gate.use(target)
+        self._health.use(target, sender)
         retiring = asyncio.create_task(_close_after(old, seconds))
         self._retired.add(retiring)
         retiring.add_done_callback(self._retired.discard)
@@ -94,6 +97,7 @@ class Lane:
             async with self._deadlines.running(), self._puller.running():
                 yield self
         finally:
+            self._health.close()
             for task in (*self._workers, *self._retired):
                 task.cancel()
             await asyncio.gather(*self._workers, *self._retired, return_exceptions=True)

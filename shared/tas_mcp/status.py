@@ -19,6 +19,9 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True):
     probe_until: float = 0.0
     """The replica ``probe_by`` probes it, and has until then to say how that went."""
     probe_by: str = ""
+    healthy: bool | None = None
+    """What its last health check said, at ``checked_at``; None: it has none, or there was none yet."""
+    checked_at: float = 0.0
     last_success: float = 0.0
     last_error: str = ""
     last_error_at: float = 0.0

@@ -76,9 +76,10 @@ def test_targets_in_the_documents_are_valid() -> None:
 def test_the_defaults_in_the_documents_are_the_real_ones() -> None:
     document = json.loads(blocks(ROOT / "docs" / "delivery.md", "json")[0])
     config = document.pop("config")
-    assert {"rate_limit", "expires"} <= set(config)
+    without = ("rate_limit", "health_check", "expires")
+    assert set(without) <= set(config)
     real = json.loads(targets.encode(targets.check({**document, "config": {}})[0]))["config"]
-    said = {key: value for key, value in config.items() if key not in ("rate_limit", "expires")}
+    said = {key: value for key, value in config.items() if key not in without}
     real["retry"].pop("exponential")
     assert said == {key: real[key] for key in said}
 

@@ -57,6 +57,19 @@ class BatchSender(Sender, Protocol):
         ...
 
 
+@runtime_checkable
+class CheckedSender(Sender, Protocol):
+    """A sender that can ask its destination whether it is well."""
+
+    async def check(self) -> None:
+        """Ask once; returning means that it is well. As ``send`` in all else.
+
+        Raises:
+            Failed: it is not, or did not say.
+        """
+        ...
+
+
 def open_sender(target: AnyTarget, guard: Guard) -> AbstractAsyncContextManager[Sender]:
     """Open the sender for a target's type; leaving closes its connections. A destination that is away is told by ``send``. Every
     host that the target names is resolved by the ``guard``, and what it gave is connected to."""

@@ -14,6 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.forward.formats import unix_seconds
 from services.forward.guard import AddrInfo, Guard
@@ -95,6 +96,7 @@ class _Channel:
         self.name = name
         stub = mcp_pb2_grpc.MCPServiceStub(self._channel)
         self.one, self.many = stub.IngestEvent, stub.IngestBatch
+        self.check = health_pb2_grpc.HealthStub(self._channel).Check
 
     async def close(self, grace: float | None = None) -> None:
         await self._channel.close(grace)
@@ -139,6 +141,23 @@ class Grpc:
                 failed = error if isinstance(error, Failed) else Failed(error.status, error.detail)
                 return outcomes + [failed] * (len(events) - len(outcomes))
         return outcomes
+
+    async def check(self) -> None:
+        """By the Health Checking Protocol (grpc, doc/health-checking.md), for the server as a whole. One without it is well: it
+        answered, and clients are told to take it so (gRFC A17)."""
+        channel = await self._channel()
+        request = health_pb2.HealthCheckRequest()
+        try:
+            answer = await channel.check(request, metadata=self._metadata, timeout=self._timeout)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                return
+            found = self._verdict(error)
+            raise Failed(found.status, found.detail) from None
+        if answer.status != health_pb2.HealthCheckResponse.SERVING:
+            raise Failed(
+                503, f"the health check was answered with {health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)}"
+            )
 
     async def close(self) -> None:
         for task in self._closing:

@@ -4,6 +4,7 @@ import time
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from urllib.parse import urljoin
 
 from services.forward.answers import check_answer, statuses
 from services.forward.cloudevents import STRUCTURED, header_lines
@@ -13,6 +14,7 @@ from services.forward.guard import Guard
 from services.forward.oauth import Tokens, open_tokens
 from services.forward.requests import request_head
 from services.forward.tls import client_context
+from services.forward.verdict import Failed, Refused
 from tas_mcp import __version__
 from tas_mcp.messages import Event, webhook_id
 from tas_mcp.signature import signing
@@ -59,6 +61,10 @@ class Http:
         self._binary = config.format == "cloudevents-binary"
         self._sign = signing(config.signing_secrets) if config.signing_secrets else None
         self._retryable = statuses(config.retry.on)
+        self._check_head = b""
+        if config.health_check is not None:
+            url = urljoin(target.endpoint, config.health_check.path)
+            self._check_head = request_head("GET", url, {**agent, **given, **headers}, query)
         self._pool = pool
         self._tokens = tokens
 
@@ -67,6 +73,14 @@ class Http:
 
     async def send_text(self, event: Event, text: str, content_type: str | None) -> int:
         return await self._deliver(event, content_type or self._text_type, text.encode())
+
+    async def check(self) -> None:
+        try:
+            answer = await self._request(self._check_head, b"\r\n")
+        except Refused as refused:
+            raise Failed(refused.status, refused.detail) from None
+        if not 200 <= answer.status < 300:
+            raise Failed(answer.status, f"the health check was answered with {answer.status}")
 
     async def _deliver(self, event: Event, content_type: str, body: bytes) -> int:
         sent_at = int(time.time())
@@ -77,22 +91,24 @@ class Http:
             f"Content-Type: {content_type}\r\nwebhook-id: {wid}\r\nwebhook-timestamp: {sent_at}\r\n{signature}{attributes}"
             f"Content-Length: {len(body)}\r\n\r\n"
         ).encode()
-        if self._tokens is None:
-            answer = await self._pool.request(b"%s%s%s" % (self._head, own, body))
-        else:
-            answer = await self._authorized(self._tokens, own + body)
+        answer = await self._request(self._head, own, body)
         check_answer(answer, self._retryable)
         return answer.status
 
-    async def _authorized(self, tokens: Tokens, rest: bytes) -> Answer:
+    async def _request(self, head: bytes, own: bytes, body: bytes = b"") -> Answer:
+        if self._tokens is None:
+            return await self._pool.request(b"%s%s%s" % (head, own, body))
+        return await self._authorized(self._tokens, head, own + body)
+
+    async def _authorized(self, tokens: Tokens, head: bytes, rest: bytes) -> Answer:
         """Send with a token; once more with a new one if the target does not take it, as it may have been revoked."""
         token = await tokens.get()
-        answer = await self._pool.request(b"%sAuthorization: Bearer %s\r\n%s" % (self._head, token.encode(), rest))
+        answer = await self._pool.request(b"%sAuthorization: Bearer %s\r\n%s" % (head, token.encode(), rest))
         if answer.status != UNAUTHORIZED:
             return answer
         tokens.drop(token)
         token = await tokens.get()
-        return await self._pool.request(b"%sAuthorization: Bearer %s\r\n%s" % (self._head, token.encode(), rest))
+        return await self._pool.request(b"%sAuthorization: Bearer %s\r\n%s" % (head, token.encode(), rest))
 
 
 def credentials(given: Authentication | None) -> tuple[dict[str, str], dict[str, str]]:

@@ -92,6 +92,26 @@ class Kafka:
         sent = iter(await self._send([each for each in records if isinstance(each, _Record)]))
         return [next(sent) if isinstance(each, _Record) else each for each in records]
 
+    async def check(self) -> None:
+        """Have the brokers tell what they hold: a request for metadata."""
+        current = self._starting()
+        try:
+            producer = await asyncio.shield(current)
+            told = await producer.client.force_metadata_update()
+        except (errors.KafkaError, OSError, UnicodeError) as error:
+            self._retire(current)
+            found = _verdict(error)
+            raise Failed(found.status, found.detail) from None
+        except Refused as refused:
+            self._retire(current)
+            raise Failed(refused.status, refused.detail) from None
+        except asyncio.CancelledError:
+            self._retire(current)
+            raise
+        if not told:
+            self._retire(current)
+            raise Failed(0, "no broker answered a request for metadata")
+
     async def close(self) -> None:
         if self._current is not None:
             self._retire(self._current)
@@ -114,9 +134,7 @@ class Kafka:
             return error
 
     async def _send(self, records: Sequence[_Record]) -> list[int | Failed | Refused]:
-        if self._current is None:
-            self._current = asyncio.create_task(self._start())
-        current = self._current
+        current = self._starting()
         try:
             producer = await asyncio.shield(current)
             outcomes = await self._produce(producer, records)
@@ -129,6 +147,11 @@ class Kafka:
         if any(isinstance(outcome, Failed) for outcome in outcomes):
             self._retire(current)
         return outcomes
+
+    def _starting(self) -> _Starting:
+        if self._current is None:
+            self._current = asyncio.create_task(self._start())
+        return self._current
 
     async def _produce(self, producer: AIOKafkaProducer, records: Sequence[_Record]) -> list[int | Failed | Refused]:
         """Hand all to the producer, then wait for what comes of each. Where one meets trouble that is not its own, those after it

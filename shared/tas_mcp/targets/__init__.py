@@ -16,11 +16,11 @@ from tas_mcp.targets import masking
 from tas_mcp.targets.argo import ArgoConfig, ArgoTarget
 from tas_mcp.targets.authentication import ApiKey, Authentication, Basic, Bearer, OAuth2
 from tas_mcp.targets.grpc import GrpcConfig, GrpcTarget
-from tas_mcp.targets.http import HttpConfig, HttpRetry, HttpTarget, WebhookTarget, userinfo_moved
+from tas_mcp.targets.http import HttpConfig, HttpHealthCheck, HttpRetry, HttpTarget, WebhookTarget, userinfo_moved
 from tas_mcp.targets.kafka import KafkaConfig, KafkaTarget
 from tas_mcp.targets.masking import mask
 from tas_mcp.targets.nats import NatsConfig, NatsTarget
-from tas_mcp.targets.policies import BreakerPolicy, Exponential, RateLimit, Retry
+from tas_mcp.targets.policies import BreakerPolicy, Exponential, HealthCheck, RateLimit, Retry
 from tas_mcp.targets.target import Config, Removed, Target, check_config, check_id, check_split
 from tas_mcp.targets.tls import Tls
 from tas_mcp.validation import flaw, flaws, mended
@@ -38,7 +38,9 @@ __all__ = [
     "Exponential",
     "GrpcConfig",
     "GrpcTarget",
+    "HealthCheck",
     "HttpConfig",
+    "HttpHealthCheck",
     "HttpRetry",
     "HttpTarget",
     "KafkaConfig",

@@ -21,6 +21,7 @@ class ArgoConfig(Config, frozen=True, kw_only=True):
     event_name: str = ""
     user: str = ""
     password: str = ""
+    health_check: None = None
 
 
 class ArgoTarget(Target, frozen=True, kw_only=True, tag="argo-events"):

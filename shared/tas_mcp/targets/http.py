@@ -9,10 +9,10 @@ from tas_mcp.errors import Flaw
 from tas_mcp.signature import signing
 from tas_mcp.targets import authentication
 from tas_mcp.targets.authentication import ApiKey, Authentication, Unauthenticated
-from tas_mcp.targets.policies import Retry
+from tas_mcp.targets.policies import HealthCheck, Retry
 from tas_mcp.targets.target import Config, Target
 from tas_mcp.targets.tls import Tls
-from tas_mcp.targets.urls import header_name_flaw, header_value_flaw, url_flaws
+from tas_mcp.targets.urls import header_name_flaw, header_value_flaw, path_flaws, url_flaws
 from tas_mcp.validation import escape
 
 SECRET_HEADERS = frozenset(("authorization", "proxy-authorization", "cookie", "x-api-key"))
@@ -24,6 +24,12 @@ class HttpRetry(Retry, frozen=True, kw_only=True):
     """When to try again, and after which answers besides 408, 425, 429 and 5xx."""
 
     on: Annotated[tuple[Annotated[int, Meta(ge=300, le=599)] | Literal["3xx", "4xx", "5xx"], ...], Meta(max_length=50)] = ()
+
+
+class HttpHealthCheck(HealthCheck, frozen=True, kw_only=True):
+    """A GET of ``path`` on the endpoint's host; 2xx is good."""
+
+    path: str
 
 
 class HttpConfig(Config, frozen=True, kw_only=True):
@@ -39,6 +45,7 @@ class HttpConfig(Config, frozen=True, kw_only=True):
     """``whsec_`` or ``whsk_`` and base64: each request is signed after Standard Webhooks, with each of several."""
     tls: Tls | None = None
     retry: HttpRetry = HttpRetry()
+    health_check: HttpHealthCheck | None = None
 
     @property
     def signing_secrets(self) -> list[str]:
@@ -71,6 +78,8 @@ class HttpTarget(Target, frozen=True, kw_only=True, tag="http"):
         if config.method in UNFIT_METHODS:
             flaws.append(Flaw("/config/method", f"{config.method} cannot carry a delivery"))
         flaws += [Flaw("/config/query/", "must not be empty") for name in config.query if not name]
+        if config.health_check is not None:
+            flaws += path_flaws(config.health_check.path, "/config/health_check/path")
         if config.authentication is not None:
             flaws += config.authentication.flaws()
         if config.tls is not None:

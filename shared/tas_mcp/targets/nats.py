@@ -28,6 +28,7 @@ class NatsConfig(Config, frozen=True, kw_only=True):
     password: str = ""
     token: str = ""
     tls: Tls | None = None
+    health_check: None = None
 
 
 class NatsTarget(Target, frozen=True, kw_only=True, tag="nats"):

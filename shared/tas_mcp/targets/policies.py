@@ -51,12 +51,23 @@ class RateLimit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     burst: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
 
 
+class HealthCheck(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The target is asked every ``interval`` (+-20 %) whether it is well."""
+
+    interval: Duration = Duration(30)
+
+
 def retry_flaws(retry: Retry, pointer: str) -> Iterator[Flaw]:
     if any(not 0 <= wait <= 30 * DAY for wait in retry.schedule):
         yield Flaw(f"{pointer}/schedule", "each wait must be at most 30 days (720h)")
     policy = retry.exponential
     if policy is not None and not 0 < policy.base <= policy.max <= 30 * DAY:
         yield Flaw(f"{pointer}/exponential", "base must be above 0, max at least base and at most 30 days (720h)")
+
+
+def health_flaws(policy: HealthCheck | None, pointer: str) -> Iterator[Flaw]:
+    if policy is not None and not 0.1 <= policy.interval <= DAY:
+        yield Flaw(f"{pointer}/interval", "must be at least 100ms and at most 24h")
 
 
 def breaker_flaws(policy: BreakerPolicy, pointer: str) -> Iterator[Flaw]:

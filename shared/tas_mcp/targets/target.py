@@ -9,7 +9,7 @@ from tas_mcp.durations import Duration
 from tas_mcp.errors import Flaw
 from tas_mcp.routing import FieldSyntaxError, Rule, Split, compile_field
 from tas_mcp.targets.masking import Path
-from tas_mcp.targets.policies import BreakerPolicy, RateLimit, Retry, breaker_flaws, retry_flaws
+from tas_mcp.targets.policies import BreakerPolicy, HealthCheck, RateLimit, Retry, breaker_flaws, health_flaws, retry_flaws
 
 
 class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -26,6 +26,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     overflow: Literal["dead", "drop"] = "dead"
     breaker: BreakerPolicy = BreakerPolicy()
     rate_limit: RateLimit | None = None
+    health_check: HealthCheck | None = None
     expires: Duration | None = None
     """How old an event may be when it is tried; an older one is dead, with the reason ``expired``."""
 
@@ -73,6 +74,7 @@ def check_id(target_id: str) -> list[Flaw]:
 
 def check_config(config: Config) -> list[Flaw]:
     flaws = [*retry_flaws(config.retry, "/config/retry"), *breaker_flaws(config.breaker, "/config/breaker")]
+    flaws += health_flaws(config.health_check, "/config/health_check")
     if not 0 < config.timeout <= 300:
         flaws.append(Flaw("/config/timeout", "must be above 0 and at most 5m"))
     if not 0 < config.batch_timeout <= 60:

@@ -25,6 +25,12 @@ def url_flaws(text: str, pointer: str) -> list[Flaw]:
     return []
 
 
+def path_flaws(text: str, pointer: str) -> list[Flaw]:
+    if not text.startswith("/") or text.startswith("//") or not text.isprintable() or " " in text or "#" in text:
+        return [Flaw(pointer, "must be a path like /healthz, without blanks")]
+    return []
+
+
 def header_name_flaw(name: str) -> str:
     if not name or not name.isascii() or not all(c.isalnum() or c in "!#$%&'*+-.^_`|~" for c in name):
         return "is no header name"

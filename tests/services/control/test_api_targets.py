@@ -32,6 +32,8 @@ async def test_a_target_is_created_read_changed_and_deleted(rig: Rig) -> None:
         "parked": 0,
         "dead": 0,
         "oldest_pending_seconds": None,
+        "healthy": None,
+        "checked_at": None,
         "last_success": None,
         "last_error": None,
     }
@@ -59,6 +61,18 @@ async def test_what_forward_found_out_is_shown_and_enable_forgets_it(rig: Rig) -
     assert (await rig.call("POST", f"{ORDERS}/enable")).status == 200
     shown = (await rig.call("GET", ORDERS)).body["status"]
     assert (shown["state"], shown["breaker"], shown["last_success"]) == ("active", "closed", 5.0)
+
+
+async def test_what_a_health_check_found_is_shown_as_long_as_there_is_one(rig: Rig) -> None:
+    check = {"health_check": {"path": "/healthz"}}
+    await rig.call("POST", TARGETS, json=target(config=check))
+    found = Status(healthy=False, checked_at=7.0)
+    await rig.publisher.store(subjects.bucket_key(subjects.STATUS_BUCKET, "orders"), status.encode(found))
+    shown = (await rig.call("GET", ORDERS)).body["status"]
+    assert (shown["healthy"], shown["checked_at"]) == (False, 7.0)
+    await rig.call("PUT", ORDERS, json=target())
+    shown = (await rig.call("GET", ORDERS)).body["status"]
+    assert (shown["healthy"], shown["checked_at"]) == (None, None)
 
 
 async def test_a_target_made_anew_has_no_past(rig: Rig) -> None:

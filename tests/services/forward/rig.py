@@ -32,7 +32,8 @@ Status = Callable[[int], int]
 
 
 class Receiver:
-    """Takes deliveries. ``statuses`` of a path says how it answers; a path of ``held`` answers when its event is set."""
+    """Takes deliveries. ``statuses`` of a path says how it answers; a path of ``held`` answers when its event is set; a health
+    check of ``/healthz/<path>`` is answered with its ``health``."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -40,6 +41,8 @@ class Receiver:
         self.statuses: dict[str, Status] = {}
         self.headers: dict[str, str] = {}
         self.held: dict[str, asyncio.Event] = {}
+        self.health: dict[str, int] = {}
+        self.checks: Counter[str] = Counter()
         self.busy: Counter[str] = Counter()
         self.most: Counter[str] = Counter()
 
@@ -53,6 +56,11 @@ class Receiver:
     def ids(self, path: str) -> list[str]:
         """The webhook-ids that a path got."""
         return [headers["webhook-id"] for where, headers, _ in self.seen if where == path]
+
+    async def check(self, request: web.Request) -> web.Response:
+        path = request.match_info["path"]
+        self.checks[path] += 1
+        return web.Response(status=self.health.get(path, 200))
 
     async def take(self, request: web.Request) -> web.Response:
         path = request.path[1:]
@@ -129,7 +137,7 @@ def event(seq: int, data: bytes = b'{"n": 1}') -> Event:
 async def prepared(url: str) -> AsyncIterator[Rig]:
     """A broker with its streams, and a receiver."""
     receiver = Receiver()
-    app = application([web.post("/{path}", receiver.take)], 10_000_000)
+    app = application([web.post("/{path}", receiver.take), web.get("/healthz/{path}", receiver.check)], 10_000_000)
     async with linked(url) as broker, listening(app, "127.0.0.1", 0, what="X", drain_seconds=0.1) as receiver.port:
         await broker.lay_out()
         yield Rig(url, broker, receiver)

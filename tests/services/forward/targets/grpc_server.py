@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
+from grpc_health.v1 import health, health_pb2_grpc
 
 from tas_mcp.v1 import mcp_pb2, mcp_pb2_grpc
 
@@ -14,6 +15,7 @@ class GrpcServer(mcp_pb2_grpc.MCPServiceServicer):
 
     def __init__(self) -> None:
         self.port = 0
+        self.health = health.aio.HealthServicer()
         self.server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
         self.seen: list[mcp_pb2.Event] = []
         self.batches: list[int] = []
@@ -58,10 +60,12 @@ def accepted(batch: mcp_pb2.EventBatch) -> mcp_pb2.IngestAck:
 
 @asynccontextmanager
 async def grpc_serving(
-    credentials: grpc.ServerCredentials | None = None, *, host: str = "127.0.0.1", port: int = 0
+    credentials: grpc.ServerCredentials | None = None, *, host: str = "127.0.0.1", port: int = 0, health: bool = False
 ) -> AsyncIterator[GrpcServer]:
-    """Serve on a free port, or on this one."""
+    """Serve on a free port, or on this one; also the ``health`` service."""
     found = GrpcServer()
+    if health:
+        health_pb2_grpc.add_HealthServicer_to_server(found.health, found.server)
     mcp_pb2_grpc.add_MCPServiceServicer_to_server(found, found.server)
     address = f"{host}:{port}"
     add = found.server.add_insecure_port

@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf import any_pb2, duration_pb2
+from grpc_health.v1 import health_pb2
 from msgspec import Raw, structs
 
 from services.forward.addresses import networks
@@ -246,3 +247,22 @@ async def test_the_guard_is_asked(server: GrpcServer) -> None:
         with pytest.raises(Refused, match="loopback"):
             await sender.send(event())
     assert not server.seen
+
+
+async def test_a_health_check_asks_the_servers_health_service() -> None:
+    async with grpc_serving(health=True) as server, open_grpc(target(server), OPEN) as sender:
+        await server.health.set("", health_pb2.HealthCheckResponse.SERVING)
+        await sender.check()
+        await server.health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
+        with pytest.raises(Failed, match="NOT_SERVING"):
+            await sender.check()
+        await server.stop()
+        with pytest.raises(Failed):
+            await sender.check()
+
+
+async def test_a_server_without_a_health_service_is_well_as_long_as_it_answers(server: GrpcServer, sender: Grpc) -> None:
+    await sender.check()
+    await server.stop()
+    with pytest.raises(Failed):
+        await sender.check()

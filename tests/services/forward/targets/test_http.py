@@ -14,7 +14,7 @@ from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 from msgspec import Raw
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from services.forward.targets import Sender, TextSender, open_sender
+from services.forward.targets import CheckedSender, Sender, TextSender, open_sender
 from services.forward.verdict import Failed, Gone, Refused
 from tas_mcp import targets
 from tas_mcp.errors import Rejected
@@ -326,3 +326,27 @@ async def test_tokens_come_from_an_endpoint_of_the_same_authority() -> None:
         given = {"id": "t", "type": "http", "endpoint": f"https://localhost:{port}/", "config": config}
         async with open_sender(targets.check(given)[0], OPEN) as sender:
             assert await sender.send(event()) == 200
+
+
+async def test_a_health_check_is_a_get_of_its_path_with_the_credentials_of_deliveries() -> None:
+    config = {
+        "health_check": {"path": "/healthz?full=1"},
+        "headers": {"X-Team": "blue"},
+        "authentication": {"type": "bearer", "token": "t0ken"},
+    }
+    async with serving() as server, opened(server, **config) as sender:
+        assert isinstance(sender, CheckedSender)
+        await sender.check()
+        path, headers, body = server.seen[0]
+        assert (server.methods, path, body) == (["GET"], "/healthz?full=1", b"")
+        assert (headers["x-team"], headers["authorization"]) == ("blue", "Bearer t0ken")
+
+
+@pytest.mark.parametrize("status", [302, 404, 410, 429, 503])
+async def test_a_health_check_with_another_answer_than_2xx_failed(status: int) -> None:
+    async with serving() as server, opened(server, health_check={"path": "/healthz"}) as sender:
+        server.status = status
+        assert isinstance(sender, CheckedSender)
+        with pytest.raises(Failed) as caught:
+            await sender.check()
+        assert caught.value.status == status

@@ -258,3 +258,12 @@ sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
                             await sender.send(event())
     finally:
         broker.kill()
+
+
+async def test_a_health_check_asks_the_brokers_for_metadata(topic: str) -> None:
+    async with open_kafka(target(topic), OPEN) as sender:
+        await sender.check()
+        await sender.check()
+    async with open_kafka(target(topic, f"127.0.0.1:{free_port()}"), OPEN) as sender:
+        with pytest.raises(Failed):
+            await sender.check()
