@@ -82,7 +82,7 @@ class Guard:
 
 
 def _host_and_port(url: str) -> tuple[str, int]:
-    parts = urlsplit(url if "://" in url else f"nats://{url}")
+    parts = urlsplit(url.strip() if "://" in url else f"nats://{url.strip()}")
     return parts.hostname or "", parts.port or BROKER_PORT
 
 
