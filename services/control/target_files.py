@@ -68,18 +68,8 @@ class TargetFiles:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def _follow(self) -> None:
-        while True:
-            try:
-                if not self._topology.trouble:
-                    await self._look()
-            except (Unavailable, BrokerError) as error:
-                self.note = f"not applied yet: {error.detail}"
-            except Exception:
-                log.exception("target files not applied")
-            await asyncio.sleep(self._seconds)
-
-    async def _look(self) -> None:
+    async def look(self) -> None:
+        """One look: take what changed, where it stood still since the last one."""
         snapshot = await asyncio.to_thread(target_files.load, [Path(self._path)])
         settled = self._seen in (None, snapshot)
         self._seen = snapshot
@@ -91,6 +81,17 @@ class TargetFiles:
             self._done = snapshot
         elif await self._apply(checked):
             self._done = snapshot
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                if not self._topology.trouble:
+                    await self.look()
+            except (Unavailable, BrokerError) as error:
+                self.note = f"not applied yet: {error.detail}"
+            except Exception:
+                log.exception("target files not applied")
+            await asyncio.sleep(self._seconds)
 
     def _refuse(self, checked: Checked) -> None:
         VALID.labels(DOCUMENT).set(0)

@@ -31,17 +31,20 @@ def write(path: Path, *targets: dict[str, Any]) -> None:
     path.write_text(json.dumps(list(targets)))
 
 
-@asynccontextmanager
-async def following(rig: Rig, path: Path, **environ: str) -> AsyncIterator[TargetFiles]:
-    """Follows the files, looking often."""
+def target_files(rig: Rig, path: Path, **environ: str) -> TargetFiles:
+    """What follows the files, looking often."""
     store, settings = Store(rig.jetstream, rig.publisher), Settings()
     presences, topology = Presences(rig.connection, "process"), Topology(rig.connection, settings)
     lanes = Lanes(rig.jetstream, store, settings)
     parked, statuses = Parked(rig.jetstream, rig.publisher), StatusBucket(rig.jetstream, rig.publisher)
     removals = Removals(rig.jetstream, store, lanes, parked, presences, statuses)
     topology.trouble = ""
-    files = TargetFiles(str(path), topology, store, Editor(store, lanes, presences, removals), environ, 0.02)
-    async with files.running():
+    return TargetFiles(str(path), topology, store, Editor(store, lanes, presences, removals), environ, 0.02)
+
+
+@asynccontextmanager
+async def following(rig: Rig, path: Path, **environ: str) -> AsyncIterator[TargetFiles]:
+    async with target_files(rig, path, **environ).running() as files:
         yield files
 
 
@@ -128,6 +131,26 @@ async def test_what_is_not_valid_leaves_all_as_it_is(rig: Rig, tmp_path: Path, c
         await holds(rig, a="mended")
         await noted(files, lambda found: not found)
         assert 'mcp_document_valid{document="targets_file"} 1.0' in telemetry.render("")[0].decode()
+
+
+async def test_a_file_that_is_being_written_is_not_taken(rig: Rig, tmp_path: Path) -> None:
+    async def ids() -> list[str]:
+        return list((await rig.call("GET", TARGETS)).body)
+
+    path = tmp_path / "targets.json"
+    files = target_files(rig, path)
+    write(path, target("a"), target("b"))
+    await files.look()
+    assert await ids() == ["a", "b"], "what is there at the start is taken at once"
+    for half in ([target("a")], []):
+        write(path, *half)
+        await files.look()
+        assert await ids() == ["a", "b"]
+    write(path, target("b"), target("c"))
+    await files.look()
+    assert await ids() == ["a", "b"]
+    await files.look()
+    assert await ids() == ["b", "c"]
 
 
 async def test_an_empty_list_means_no_targets(rig: Rig, tmp_path: Path) -> None:
