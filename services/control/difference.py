@@ -6,6 +6,8 @@ Lists that grew or shrank are compared from both ends, so that a rule put in fro
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import msgspec
+
 from tas_mcp.validation import escape
 
 _ABSENT: Any = object()
@@ -63,5 +65,9 @@ def _list_changes(before: Side, after: Side, pointer: str) -> Iterator[dict[str,
 
 
 def _alike(one: list[Any], other: list[Any], most: int) -> int:
-    """How many of the first ``most`` elements are the same."""
-    return next((index for index in range(most) if one[index] != other[index]), most)
+    """How many of the first ``most`` elements are the same, to the letter: Python finds False equal to 0."""
+    return next((index for index in range(most) if _text(one[index]) != _text(other[index])), most)
+
+
+def _text(value: Any) -> bytes:
+    return msgspec.json.encode(value, order="deterministic")

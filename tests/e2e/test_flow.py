@@ -293,7 +293,7 @@ async def test_it_is_tried_again_after(world: World, name: str, reply: Reply) ->
     assert two.at - one.at >= (1.0 if name == "later" else 0.15)
 
 
-@pytest.mark.parametrize("status", [400, 404, 410, 302])
+@pytest.mark.parametrize("status", [400, 404, 302])
 async def test_a_refusal_is_final(world: World, status: int) -> None:
     name = f"refuses-{status}"
     await world.system.put(world.target(name, config={"retry": SHORT}))

@@ -15,6 +15,7 @@ A reset starts a new inbox, so that late statuses of the old requests are not co
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -35,6 +36,10 @@ LOOK_SECONDS = 1.0
 PAUSE_SECONDS = 0.1
 
 REDELIVERED = telemetry.counter("mcp_redelivered", "Messages that the broker delivered more than once", ["stream"])
+
+REACKED = 2000
+"""How many acks are sent again after each connect: the last ones may have been lost with the link, or with the server's memory,
+and what they were for would be handed out again after ack_wait. An ack that is not needed does no harm."""
 
 ACK = b"+ACK"
 NAK = b"-NAK"
@@ -103,6 +108,7 @@ class Puller:
         self._held: dict[int, Pulled] = {}
         self._held_bytes = 0
         self._owed: list[tuple[str, bytes]] = []
+        self._acked: deque[str] = deque(maxlen=REACKED)
         self._heard = 0.0
         self._ack_wait = 30.0
         self._paused = False
@@ -125,6 +131,8 @@ class Puller:
                 self._empty.set()
         try:
             self._connection.send(pulled.reply, answer)
+            if answer is ACK:
+                self._acked.append(pulled.reply)
         except Unavailable:
             self._owed.append((pulled.reply, answer))
         self._refill()
@@ -163,6 +171,8 @@ class Puller:
                 await self._empty.wait()
 
     def _on_up(self) -> None:
+        for reply in self._acked:
+            self._connection.send(reply, ACK)
         owed, self._owed = self._owed, []
         for reply, answer in owed:
             self._connection.send(reply, answer)

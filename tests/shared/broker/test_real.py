@@ -270,3 +270,24 @@ async def test_a_cancellation_that_meets_the_answer_to_a_ping_is_not_lost(nats: 
             assert task.cancelled()
         finally:
             task.cancel()
+
+
+async def test_an_ack_that_is_lost_with_the_server_is_sent_again(nats: NatsServer) -> None:
+    """The server stands still, so that it cannot read the ack, and is killed."""
+    async with linked(nats.url) as broker:
+        await broker.stream()
+        await broker.consumer()
+        await broker.publisher.store("S.a", b"x")
+        taken: list[Pulled] = []
+        async with Puller(broker.connection, "S", "c", taken.append, limit=10).running():
+            await until(lambda: taken)
+            nats.pause()
+            taken[0].ack()
+            await asyncio.sleep(0)  # the write itself is the loop's next step
+            nats.restart()
+
+            async def acked() -> bool:
+                return await broker.unacked("S", "c") == (0, 0)
+
+            await until(acked)
+        assert len(taken) == 1
