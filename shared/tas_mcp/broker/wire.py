@@ -76,8 +76,8 @@ class Wire(Parser):
         client._ps = self
 
     def write(self, data: bytes) -> None:
-        """Hand bytes to the socket; what it does not take at once is kept: see ``unsent``. On one that is closed they are lost, as
-        on one that is about to be; whoever watches the link is told of that soon."""
+        """Hand bytes to the socket; what it does not take at once is kept: see ``unsent``. On one that is closed they are lost,
+        as on one that is about to be; whoever watches the link is told of that soon."""
         if not self._transport._io_writer.is_closing():  # type: ignore[union-attr]
             self._transport.write(data)  # type: ignore[union-attr]
 
