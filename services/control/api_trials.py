@@ -20,6 +20,7 @@ from tas_mcp.broker import Connection
 from tas_mcp.errors import Flaw, Rejected
 from tas_mcp.http import json_response
 from tas_mcp.routing import compile_rules
+from tas_mcp.statuses import StatusBucket
 from tas_mcp.targets import AnyTarget
 
 
@@ -53,8 +54,10 @@ class Explain(Struct, forbid_unknown_fields=True):
     event: Any
 
 
-def routes(topology: Topology, store: Store, connection: Connection, backtests: Backtests) -> list[web.RouteDef]:
-    api = _Api(store, connection, backtests)
+def routes(
+    topology: Topology, store: Store, connection: Connection, backtests: Backtests, statuses: StatusBucket
+) -> list[web.RouteDef]:
+    api = _Api(store, connection, backtests, statuses)
     return [
         web.post(ONE + "/test", guarded(topology, api.send)),
         web.post("/api/v1/rules:test", guarded(topology, api.judge)),
@@ -64,11 +67,11 @@ def routes(topology: Topology, store: Store, connection: Connection, backtests: 
 
 
 class _Api:
-    def __init__(self, store: Store, connection: Connection, backtests: Backtests) -> None:
+    def __init__(self, store: Store, connection: Connection, backtests: Backtests, statuses: StatusBucket) -> None:
         self._store = store
         self._connection = connection
         self._backtests = backtests
-        self._explainer = Explainer(store)
+        self._explainer = Explainer(store, statuses)
 
     async def send(self, request: web.Request) -> web.StreamResponse:
         asked = await body_of(request, Sample) if request.body_exists else Sample()

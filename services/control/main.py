@@ -71,7 +71,7 @@ async def control(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
             *api_schemas.routes(topology, schemas),
             *api_rejected.routes(topology, RejectedEvents(jetstream, publisher, schemas)),
             *api_stats.routes(topology, readings),
-            *api_trials.routes(topology, store, connection, backtests),
+            *api_trials.routes(topology, store, connection, backtests, statuses),
             *api_openapi.routes(),
         ],
         BODY_BYTES,

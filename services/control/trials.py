@@ -9,6 +9,7 @@ from tas_mcp.broker import Connection
 from tas_mcp.errors import Rejected, Unavailable
 from tas_mcp.messages import Event, Trial, decode_trial, encode
 from tas_mcp.routing import Reshape, Route, RuleBook, RuleSet, TransformFailed, View, compile_rules
+from tas_mcp.statuses import StatusBucket
 from tas_mcp.targets import AnyTarget
 
 MARGIN_SECONDS = 5.0
@@ -46,8 +47,9 @@ def judged(rules: RuleSet, event: Event) -> dict[str, Any]:
 class Explainer:
     """Says what all current targets make of an event. What is compiled is kept until its target changes."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, statuses: StatusBucket) -> None:
         self._store = store
+        self._statuses = statuses
         self._entries: list[Entry] = []
         self._routes: dict[str, Route] = {}
         self._book = RuleBook.build(())
@@ -57,6 +59,7 @@ class Explainer:
         being removed are not among them."""
         entries = await self._store.all()
         revision = self._store.revision
+        gone = await self._statuses.gone()
         if entries is not self._entries:
             await self._follow(entries)
         view, found = View(event), {}
@@ -69,6 +72,8 @@ class Explainer:
                 found[entry.id] = told(entry.id, unmatched(f"the document cannot be read: {entry.flaw}"))
             elif entry.target is not None and not entry.target.enabled:
                 found[entry.id] = told(entry.id, unmatched("the target is disabled"))
+            elif entry.id in gone:
+                found[entry.id] = told(entry.id, unmatched("the target is gone (it answered 410); enable it"))
         return {"revision": revision, "targets": [found[target_id] for target_id in sorted(found)]}
 
     async def _follow(self, entries: list[Entry]) -> None:

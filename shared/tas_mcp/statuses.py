@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from tas_mcp import status, subjects
 from tas_mcp.broker import JetStream, Publisher
-from tas_mcp.documents import document
+from tas_mcp.documents import document, everything
 from tas_mcp.errors import Rejected
 from tas_mcp.status import NONE, Status
 
@@ -28,6 +28,11 @@ class StatusBucket:
             return 0, NONE
         newest = document(found[0])
         return newest.revision, status.decode(newest.value)
+
+    async def gone(self) -> set[str]:
+        """The targets that are gone."""
+        found = await everything(self._jetstream, subjects.STATUS_BUCKET)
+        return {each.key for each in found if status.decode(each.value).gone}
 
     async def erase(self, target_id: str) -> None:
         """Forget it: the target was removed."""

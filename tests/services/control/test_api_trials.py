@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from tas_mcp import subjects
+from tas_mcp import status, subjects
 from tas_mcp.broker import Message
 from tas_mcp.messages import Event, Trial, decode_event, encode
 from tests.nats_server import NatsServer
@@ -154,6 +154,12 @@ async def test_an_event_is_explained_for_all_targets(rig: Rig) -> None:
     await rig.call("DELETE", f"{TARGETS}/all")
     changed = (await rig.call("POST", EXPLAIN, json={"event": EVENT})).body
     assert {each["target_id"] for each in changed["targets"] if each["matched"]} == {"big", "bigger"}
+    gone = status.encode(status.Status(gone=True))
+    await rig.publisher.store(subjects.bucket_key(subjects.STATUS_BUCKET, "bigger"), gone)
+    changed = (await rig.call("POST", EXPLAIN, json={"event": EVENT})).body
+    found = {each["target_id"]: each for each in changed["targets"]}
+    assert (found["bigger"]["matched"], found["big"]["matched"]) == (False, True)
+    assert "it answered 410" in found["bigger"]["why"]["because"]
 
 
 async def store(rig: Rig, *amounts: Any) -> None:
