@@ -1,18 +1,15 @@
 """The dead letters over HTTP: ``/api/v1/dead-letters``."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from aiohttp import web
 
 from services.control.dead import DeadLetters, Letter, Wanted
-from services.control.requests import choice, cursor, guarded, page, record, sequence
+from services.control.requests import choice, cursor, each_of, guarded, page, record, sequence
 from services.control.topology import Topology
-from tas_mcp.errors import Rejected
-from tas_mcp.http import json_response, problem
+from tas_mcp.http import json_response
 
 PATH = "/api/v1/dead-letters"
-SHOWN_FAILURES = 20
 
 _Found = tuple[list[Letter], int | None]
 
@@ -61,14 +58,8 @@ class _Api:
         found, following = await self._page(request)
         if choice(request, "dry_run", ("false", "true")) == "true":
             return json_response({"matched": len(found), done: 0, "failed": 0, "failures": [], "next": cursor(following)})
-        failures: list[dict[str, Any]] = []
-        for letter in found:
-            try:
-                await act(letter)
-            except Rejected as error:
-                failures.append({"id": str(letter.seq), "code": problem(error).code, "detail": error.detail})
-        counts = {"matched": len(found), done: len(found) - len(failures), "failed": len(failures)}
-        return json_response({**counts, "failures": failures[:SHOWN_FAILURES], "next": cursor(following)})
+        count, failed = await each_of(found, act)
+        return json_response({"matched": len(found), done: count, **failed, "next": cursor(following)})
 
     async def _page(self, request: web.Request) -> _Found:
         asked, query = page(request), request.query

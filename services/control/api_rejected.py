@@ -1,17 +1,13 @@
 """The events refused by a schema over HTTP: ``/api/v1/rejected``."""
 
-from typing import Any
-
 from aiohttp import web
 
 from services.control.rejected import RejectedEvents
-from services.control.requests import cursor, guarded, page, record, sequence
+from services.control.requests import cursor, each_of, guarded, page, record, sequence
 from services.control.topology import Topology
-from tas_mcp.errors import Rejected
-from tas_mcp.http import json_response, problem
+from tas_mcp.http import json_response
 
 PATH = "/api/v1/rejected"
-SHOWN_FAILURES = 20
 
 
 def routes(topology: Topology, rejected: RejectedEvents) -> list[web.RouteDef]:
@@ -53,11 +49,5 @@ class _Api:
         asked = page(request)
         start = sequence(request, asked.cursor)
         found, following = await self._rejected.page(request.query.get("event_type"), start, asked.limit)
-        failures: list[dict[str, Any]] = []
-        for refusal in found:
-            try:
-                await self._rejected.resubmit(refusal)
-            except Rejected as error:
-                failures.append({"id": str(refusal.seq), "code": problem(error).code, "detail": error.detail})
-        counts = {"accepted": len(found) - len(failures), "failed": len(failures)}
-        return json_response({**counts, "failures": failures[:SHOWN_FAILURES], "next": cursor(following)})
+        count, failed = await each_of(found, self._rejected.resubmit)
+        return json_response({"accepted": count, **failed, "next": cursor(following)})

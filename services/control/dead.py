@@ -16,7 +16,6 @@ from tas_mcp.targets import AnyTarget
 
 log = telemetry.logger("dead")
 
-PAGE_BYTES = 16 * 1024 * 1024
 LOOKED_AT = 5000
 REDRIVEN = telemetry.counter("mcp_redriven_dead_letters", "Dead letters that were put back")
 UNREADABLE = "unreadable"
@@ -94,11 +93,9 @@ class DeadLetters:
 
     async def _read(self, target_id: str | None, start: int, limit: int) -> tuple[list[Letter], int | None]:
         subject = subjects.ALL_DEAD if target_id is None else subjects.dead(target_id)
-        request = {"seq": start, "next_by_subj": subject, "batch": limit, "max_bytes": PAGE_BYTES}
-        found = await self._jetstream.direct(subjects.DEAD, request)
+        found, following = await self._jetstream.page(subjects.DEAD, subject, start, limit)
         letters = [_letter(int(headers["Nats-Sequence"]), headers["Nats-Subject"], m) for m in found if (headers := m.headers)]
-        left = int(found[-1].headers.get("Nats-Num-Pending", 0)) if found else 0
-        return letters, letters[-1].seq + 1 if left else None
+        return letters, following
 
     async def get(self, seq: int) -> Letter:
         """One letter.

@@ -13,7 +13,6 @@ from tas_mcp.messages import Event, RefusedEvent, decode_event, decode_refused, 
 
 log = telemetry.logger("rejected")
 
-PAGE_BYTES = 16 * 1024 * 1024
 RESUBMITTED = telemetry.counter("mcp_resubmitted_events", "Events refused by a schema that were accepted when submitted again")
 
 
@@ -54,11 +53,9 @@ class RejectedEvents:
     async def page(self, event_type: str | None, start: int, limit: int) -> tuple[list[Refusal], int | None]:
         """At most ``limit`` records from sequence ``start`` on, of one event type or of all, and where the next page starts."""
         subject = subjects.ALL_REJECTED if event_type is None else subjects.rejected(event_type)
-        request = {"seq": start, "next_by_subj": subject, "batch": limit, "max_bytes": PAGE_BYTES}
-        found = await self._jetstream.direct(subjects.REJECTED, request)
+        found, following = await self._jetstream.page(subjects.REJECTED, subject, start, limit)
         refusals = [_refusal(int(headers["Nats-Sequence"]), headers["Nats-Subject"], m) for m in found if (headers := m.headers)]
-        left = int(found[-1].headers.get("Nats-Num-Pending", 0)) if found else 0
-        return refusals, refusals[-1].seq + 1 if left else None
+        return refusals, following
 
     async def get(self, seq: int) -> Refusal:
         """One record.

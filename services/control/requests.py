@@ -1,8 +1,8 @@
 """What the management API reads from every request alike: JSON bodies, pages, preconditions."""
 
 import re
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -10,7 +10,7 @@ from aiohttp import web
 from services.control.store import Note
 from services.control.topology import Topology
 from tas_mcp.errors import Flaw, Rejected
-from tas_mcp.http import Handler, answering, read_body
+from tas_mcp.http import Handler, answering, problem, read_body
 from tas_mcp.validation import flaw
 
 BODY_BYTES = 1_048_576
@@ -21,7 +21,19 @@ MAX_COMMENT = 500
 ANONYMOUS = "anonymous"
 """The author of a change while nobody has to say who they are."""
 
+SHOWN_FAILURES = 20
+
 T = TypeVar("T")
+
+
+class Record(Protocol):
+    """What a stream sequence names."""
+
+    @property
+    def seq(self) -> int: ...
+
+
+R = TypeVar("R", bound=Record)
 
 _TAG = re.compile(r'(?:W/)?"([^"]*)"\Z').match
 
@@ -142,6 +154,19 @@ def record(request: web.Request, what: str) -> int:
     if not re.fullmatch(r"[1-9][0-9]{0,17}", text):
         raise Rejected("NOT_FOUND", f"there is no {what} {text!r}")
     return int(text)
+
+
+async def each_of(records: Iterable[R], act: Callable[[R], Awaitable[object]]) -> tuple[int, dict[str, Any]]:
+    """Act on each record of a page; those that cannot be acted on stay. How many were, and what the answer says of the others."""
+    failures: list[dict[str, Any]] = []
+    done = 0
+    for record in records:
+        try:
+            await act(record)
+            done += 1
+        except Rejected as error:
+            failures.append({"id": str(record.seq), "code": problem(error).code, "detail": error.detail})
+    return done, {"failed": len(failures), "failures": failures[:SHOWN_FAILURES]}
 
 
 def etag(revision: int) -> str:

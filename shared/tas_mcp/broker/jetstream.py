@@ -21,6 +21,7 @@ MESSAGE_NOT_FOUND = 10037
 STALE_REVISION = 10071
 _RETRYABLE = frozenset((10002, 10008, 10023, 10077, 10167))
 _DIRECT_BATCH = 1000
+_PAGE_BYTES = 16 * 1024 * 1024
 
 
 class BrokerError(TasError):
@@ -136,6 +137,14 @@ class JetStream:
         if not first:
             return 0
         return 1 + int(first[0].headers.get("Nats-Num-Pending", 0))
+
+    async def page(self, stream: str, subject: str, start: int, limit: int) -> tuple[list[Message], int | None]:
+        """At most ``limit`` messages of a subject filter from sequence ``start`` on, fewer where they are large, of a stream with
+        ``allow_direct``, and where the next page starts."""
+        request = {"seq": start, "next_by_subj": subject, "batch": limit, "max_bytes": _PAGE_BYTES}
+        found = await self.direct(stream, request)
+        left = int(found[-1].headers.get("Nats-Num-Pending", 0)) if found else 0
+        return found, int(found[-1].headers["Nats-Sequence"]) + 1 if left else None
 
     async def direct(self, stream: str, request: dict[str, Any], timeout: float = 10.0) -> list[Message]:
         """A batched direct get: the messages that answer ``request`` (its ``batch`` is the most there can be).
