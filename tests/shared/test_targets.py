@@ -51,6 +51,8 @@ def pointers(given: Any) -> list[str]:
         config(authentication=OAUTH2),
         config(retry={"schedule": ["1s"] * 50}, headers={"Authorization": "Bearer x", "X-Other": "é"}),
         document(rules=[{"id": "big", "conditions": [{"field": "data.amount", "operator": "gt", "value": 1}]}]),
+        document(split_group="é" * 32, weight=0, split_key='data["user id"][0]'),
+        document(split_group="a/b", weight=1_000_000, split_key="metadata.tenant"),
     ],
 )
 def test_valid_documents_survive_the_store(given: dict[str, Any]) -> None:
@@ -149,6 +151,15 @@ def test_defaults() -> None:
             document(rules=[{"id": "a", "conditions": [{"field": "x", "operator": "eq", "value": 1}]}]),
             "/rules/0/conditions/0/field",
         ),
+        (document(split_group=""), "/split_group"),
+        (document(split_group="é" * 33), "/split_group"),
+        (document(split_group="a\nb"), "/split_group"),
+        (document(split_group=5), "/split_group"),
+        (document(split_key="amount"), "/split_key"),
+        (document(split_key="data.items[*]"), "/split_key"),
+        (document(weight=-1), "/weight"),
+        (document(weight=1_000_001), "/weight"),
+        (document(weight=0.5), "/weight"),
     ],
 )
 def test_what_is_wrong_and_where(given: Any, pointer: str) -> None:

@@ -1,5 +1,7 @@
 """The process service on a real broker."""
 
+from typing import Any
+
 import pytest
 
 from services.process import room
@@ -34,6 +36,25 @@ async def test_events_are_routed_recorded_and_acked(nats: NatsServer) -> None:
             ready, checks = rig.ops.readiness()
             assert {name for name, check in checks.items() if check["status"] == "down"} == {"serving"}
             assert not ready
+
+
+async def test_of_a_split_group_exactly_one_target_gets_each_event_in_proportion(nats: NatsServer) -> None:
+    async with prepared(nats.url) as broker:
+        group: dict[str, Any] = {"split_group": "checkout", "split_key": "data.user"}
+        await save(broker, document("new", weight=1, **group), document("old", weight=3, **group), document("all"))
+        async with processing(nats.url, broker) as rig:
+            await rig.accept(*(event(data=b'{"user": %d}' % (number % 100), event_id=f"e{number}") for number in range(200)))
+            await until(rig.idle)
+            got: dict[str, list[int]] = {"new": [], "old": [], "all": []}
+            for target, delivery in await rig.deliveries():
+                got[target].append(delivery.event_seq)
+            everything = list(range(1, 201))
+            assert sorted(got["all"]) == everything
+            assert sorted(got["new"] + got["old"]) == everything
+            assert 30 <= len(got["new"]) <= 70
+            again = sorted(seq + 100 for seq in got["new"] if seq <= 100)
+            assert again == sorted(seq for seq in got["new"] if seq > 100), "a user stays with a target"
+            assert {each.target_id for record in await rig.routed() for each in record.targets} == set(got)
 
 
 async def test_an_event_that_nobody_wants_is_recorded(nats: NatsServer) -> None:

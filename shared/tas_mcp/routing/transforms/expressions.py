@@ -254,12 +254,13 @@ def _matches(text: Any, pattern: Any) -> int:
         return 0
     if isinstance(pattern, str):
         return text.count(pattern)
+    if not Functions.is_regex(pattern):
+        raise ExpressionFailed("a pattern is a text or a regex; this is neither")
     budget, found = _run.get().budget, 0
-    if Functions.is_regex(pattern):
-        budget.charge(len(text) // 64)
-        for _ in pattern.finditer(text):
-            budget.charge(4)
-            found += 1
+    budget.charge(len(text) // 64)
+    for _ in pattern.finditer(text):
+        budget.charge(4)
+        found += 1
     return found
 
 

@@ -82,7 +82,7 @@ class _Draft:
     def data(self) -> Any:
         value = self._value.data if isinstance(self._value, View) else self._value
         if value is MISSING:
-            raise ValueError("the data cannot be read: it holds a number out of range")
+            raise ValueError("the data cannot be read: it holds a number out of range, or is nested too deeply")
         return value
 
     @data.setter

@@ -2,8 +2,12 @@
 
 from typing import Any
 
+import msgspec
 import pytest
+from msgspec import Raw
 
+from tas_mcp.messages import Event
+from tas_mcp.routing.view import MISSING, View
 from tests.shared.routing.transforms.rig import ORDER, an_order, data, failure, flaws, transformed
 
 
@@ -23,6 +27,7 @@ from tests.shared.routing.transforms.rig import ORDER, an_order, data, failure, 
             '{"name":"Ann","vip":true}! {"name":"Ann","vip":true}',
         ),
         ("{{ event.data.items | map: 'sku' | join: '-' | upcase }}", "A-B"),
+        ("{{ 'b,a,b' | split: ',' | uniq | join }} {{ 'x' | join: '-' }}", "b a x"),
         ("{{ event.data.items | sort: 'n' | reverse | map: 'sku' | join: event.data.vip }}", "ba"),
         ("{{ event.data.amount | times: 2 | plus: 0.5 }} {{ event.data.none | default: 'empty' }}", "300.5 empty"),
         ("{{ 'a b' | url_encode }} {{ 'a,b' | split: ',' | last }} {{ 'aaa' | replace: 'a', 'b' }}", "a+b b bbb"),
@@ -117,6 +122,18 @@ def test_a_template_that_is_nested_too_deeply_is_refused() -> None:
     for _ in range(33):
         template = [template]
     assert "/template" + "/0" * 32 in flaws(template=template)
+
+
+def test_an_output_that_is_nested_deeper_than_json_can_be_written_fails() -> None:
+    template: Any = "{{ event.data }}"
+    for _ in range(32):
+        template = [template]
+    readable = next(depth for depth in range(1000, 0, -1) if View(nested(depth)).data is not MISSING)
+    assert failure(nested(readable - 16), template=template) == "template: it is nested too deeply"
+
+
+def nested(depth: int) -> Event:
+    return msgspec.structs.replace(an_order(), data=Raw(b"[" * depth + b"]" * depth))
 
 
 @pytest.mark.parametrize(
