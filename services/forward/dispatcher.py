@@ -4,14 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from services.forward.guard import Guard
 from services.forward.lane import Lane
-from services.forward.statuses import Statuses
 from tas_mcp import targets, telemetry
-from tas_mcp.broker import Connection, Publisher
 from tas_mcp.documents import Document
 from tas_mcp.errors import Rejected
-from tas_mcp.outcomes import Outcomes
+from tas_mcp.targets import AnyTarget, Removed
 
 log = telemetry.logger("dispatcher")
 
@@ -19,23 +16,10 @@ SHOWN = 3
 
 
 class Dispatcher:
-    """Holds the lanes of all targets."""
+    """Holds the lanes of all targets; ``lane`` makes one."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        publisher: Publisher,
-        outcomes: Outcomes,
-        statuses: Statuses,
-        guard: Guard,
-        replicas: Callable[[], int],
-    ) -> None:
-        self._connection = connection
-        self._publisher = publisher
-        self._outcomes = outcomes
-        self._statuses = statuses
-        self._guard = guard
-        self._replicas = replicas
+    def __init__(self, lane: Callable[[AnyTarget | Removed], Lane]) -> None:
+        self._lane = lane
         self._lanes: dict[str, tuple[Lane, AsyncExitStack]] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -72,8 +56,7 @@ class Dispatcher:
         if change.key in self._lanes:
             await self._lanes[change.key][0].use(target)
             return
-        lane = Lane(self._connection, self._publisher, self._outcomes, self._statuses, self._guard, self._replicas, target)
-        stack = AsyncExitStack()
+        lane, stack = self._lane(target), AsyncExitStack()
         await stack.enter_async_context(lane.running())
         self._lanes[change.key] = lane, stack
 

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from services.forward.addresses import networks
 from services.forward.dispatcher import Dispatcher
 from services.forward.guard import Guard
+from services.forward.lane import Lane
 from services.forward.settings import Settings
 from services.forward.statuses import Statuses
 from services.forward.trial import Trials
@@ -17,6 +18,7 @@ from tas_mcp.outcomes import Outcomes
 from tas_mcp.presence import Announcer, Presences
 from tas_mcp.service import Runtime, run
 from tas_mcp.statuses import StatusBucket
+from tas_mcp.targets import AnyTarget, Removed
 
 STATUS_SECONDS = 3.0
 """How long the lanes wait for what is known of their targets (gone, down), before they go by what they find out themselves."""
@@ -30,8 +32,12 @@ async def forward(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     statuses = Statuses(StatusBucket(JetStream(connection), publisher))
     presences = Presences(connection, runtime.name)
     announcer = Announcer(connection, runtime.name, lambda: 0)
-    dispatcher = Dispatcher(connection, publisher, outcomes, statuses, guard, lambda: len(presences.live()))
     followed = Follower(connection, subjects.STATUS_BUCKET, statuses.use)
+
+    def lane(target: AnyTarget | Removed) -> Lane:
+        return Lane(connection, publisher, outcomes, statuses, guard, lambda: len(presences.live()), target)
+
+    dispatcher = Dispatcher(lane)
 
     async def changed(documents: Sequence[Document]) -> None:
         await asyncio.wait([known], timeout=STATUS_SECONDS)
