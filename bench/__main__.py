@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench import backtest, endtoend, forward, ingest, routing, targets
+from bench import backtest, endtoend, forward, idle, ingest, routing, targets
 from bench.table import show
 
 BENCHES = {
@@ -18,6 +18,7 @@ BENCHES = {
     "forward": forward.measure,
     "endtoend": endtoend.measure,
     "targets": targets.measure,
+    "idle": idle.measure,
     "backtest": backtest.measure,
 }
 

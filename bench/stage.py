@@ -166,21 +166,33 @@ class Stage:
         mib = 1 << 20
         return {name: (seen[len(seen) // 2] / mib, max(seen) / mib) for name, seen in self._rss.items() if seen}
 
+    def cpu_seconds(self, name: str) -> float:
+        """What a process has used (proc(5), stat)."""
+        fields = Path(f"/proc/{self._processes[name].pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def mib(self, name: str) -> float:
+        """The memory of a process now."""
+        return _resident(self._processes[name].pid) / (1 << 20)
+
     def _sample(self) -> None:
-        page = os.sysconf("SC_PAGE_SIZE")
         while not self._stop.wait(0.5):
             for name, process in list(self._processes.items()):
                 try:
-                    pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
+                    self._rss.setdefault(name, []).append(_resident(process.pid))
                 except (OSError, IndexError):
                     continue
-                self._rss.setdefault(name, []).append(pages * page)
 
     def close(self) -> None:
         self._stop.set()
         for name in list(self._processes):
             self.stop(name)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _resident(pid: int) -> int:
+    """Bytes."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @contextmanager
