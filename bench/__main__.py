@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench import backtest, endtoend, forward, idle, ingest, routing, targets
+from bench import backtest, endtoend, forward, idle, ingest, isolation, routing, targets
 from bench.table import show
 
 BENCHES = {
@@ -19,6 +19,7 @@ BENCHES = {
     "endtoend": endtoend.measure,
     "targets": targets.measure,
     "idle": idle.measure,
+    "isolation": isolation.measure,
     "backtest": backtest.measure,
 }
 

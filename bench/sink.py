@@ -1,4 +1,5 @@
-"""A receiver that answers 200 as cheaply as Python can, and knows what it got: ``GET /stats``, ``POST /reset``."""
+"""A receiver that answers 200 as cheaply as Python can, and knows what it got: ``GET /stats``, ``POST /reset``. What comes to
+``/aside/...`` is not counted; ``/aside/fails`` answers 500, ``/aside/hangs`` after half a minute."""
 
 import asyncio
 import json
@@ -13,6 +14,8 @@ import uvloop
 SENT = re.compile(rb'sent_ns\\?":(\d+)').search
 ID = re.compile(rb'"event_id":"([^"]*)"').search
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+FAILURE = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n"
+HANG_SECONDS = 30.0
 
 
 class State:
@@ -70,7 +73,13 @@ class Sink(asyncio.Protocol):
             return
         if self._url == b"/reset":
             Sink.state = State()
-        else:
+        elif self._url == b"/aside/fails":
+            self._transport.write(FAILURE)
+            return
+        elif self._url == b"/aside/hangs":
+            asyncio.get_running_loop().call_later(HANG_SECONDS, self._transport.write, ANSWER)
+            return
+        elif not self._url.startswith(b"/aside/"):
             Sink.state.take(body)
         self._transport.write(ANSWER)
 
