@@ -49,7 +49,7 @@ def _target(name: str, endpoint: str) -> dict[str, str]:
 
 
 def _delivered(here: Stage, url: str) -> tuple[float, float]:
-    """Deliveries a second to those that are well, of events sent at once; at a steady pace the p99 from sending to delivery, ms."""
+    """Deliveries a second to the well ones, of events sent at once; their p99 from sending to delivery at a steady pace, ms."""
     get(url + "/reset", "POST")
     load.generate(here, here.http_port, batch=100, path="/api/v1/events/batch", count=EVENTS // 100, connections=8, seconds=60)
     stats = _received(url, WELL * EVENTS)
