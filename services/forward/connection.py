@@ -194,6 +194,7 @@ class Pool:
         self._make = partial(Connection, kept_bytes)
         self._idle: list[Connection] = []
         self._busy: set[Connection] = set()
+        self._sweeper: asyncio.TimerHandle | None = None
         self._addresses: Sequence[AddrInfo] = ()
         self._resolved_at = float("-inf")
 
@@ -222,11 +223,11 @@ class Pool:
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Pool"]:
         """Close what is idle too long while inside; leaving closes all."""
-        sweeper = asyncio.create_task(self._sweep())
         try:
             yield self
         finally:
-            sweeper.cancel()
+            if self._sweeper is not None:
+                self._sweeper.cancel()
             for connection in (*self._idle, *self._busy):
                 connection.abort()
 
@@ -242,6 +243,8 @@ class Pool:
         if connection.reusable:
             connection.used = time.monotonic()
             self._idle.append(connection)
+            if self._sweeper is None:
+                self._sweep_later()
         else:
             connection.abort()
         return answer
@@ -281,10 +284,15 @@ class Pool:
             self._resolved_at = time.monotonic()
         return self._addresses
 
-    async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(IDLE_SECONDS / 4)
-            now = time.monotonic()
-            for connection in [each for each in self._idle if not each.reusable or now - each.used > IDLE_SECONDS]:
-                self._idle.remove(connection)
-                connection.abort()
+    def _sweep_later(self) -> None:
+        self._sweeper = asyncio.get_running_loop().call_later(IDLE_SECONDS / 4, self._sweep)
+
+    def _sweep(self) -> None:
+        """Close what was idle for too long; again as long as there are connections: of a thousand targets most have none."""
+        now = time.monotonic()
+        for connection in [each for each in self._idle if not each.reusable or now - each.used > IDLE_SECONDS]:
+            self._idle.remove(connection)
+            connection.abort()
+        self._sweeper = None
+        if self._idle:
+            self._sweep_later()
