@@ -9,12 +9,13 @@ from pathlib import Path
 
 import msgspec
 
-from bench import backtest, endtoend, forward, idle, ingest, isolation, routing, targets
+from bench import backtest, endtoend, forward, idle, ingest, isolation, routing, rules, targets
 from bench.table import show
 
 BENCHES = {
     "ingest": ingest.measure,
     "routing": routing.measure,
+    "rules": rules.measure,
     "forward": forward.measure,
     "endtoend": endtoend.measure,
     "targets": targets.measure,

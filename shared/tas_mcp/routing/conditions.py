@@ -318,7 +318,22 @@ def _not(node: Node) -> Node:
 
 
 def _all(nodes: list[Node]) -> Node:
-    inners = tuple(node.holds for node in nodes)
+    def why(view: View) -> Why:
+        told = [node.why(view) for node in nodes]
+        return {"all": told, "matched": all(each["matched"] for each in told)}
+
+    return Node(_all_hold([node.holds for node in nodes]), why)
+
+
+def _all_hold(inners: list[Predicate]) -> Predicate:
+    """Two or three, as most rules have, are spelt out: a loop over them takes a third longer."""
+    match inners:
+        case [one]:
+            return one
+        case [one, two]:
+            return lambda view: one(view) and two(view)
+        case [one, two, three]:
+            return lambda view: one(view) and two(view) and three(view)
 
     def holds(view: View) -> bool:
         for inner in inners:  # noqa: SIM110 - all() of a generator takes twice as long
@@ -326,11 +341,7 @@ def _all(nodes: list[Node]) -> Node:
                 return False
         return True
 
-    def why(view: View) -> Why:
-        told = [node.why(view) for node in nodes]
-        return {"all": told, "matched": all(each["matched"] for each in told)}
-
-    return Node(inners[0] if len(inners) == 1 else holds, why)
+    return holds
 
 
 def _any(nodes: list[Node]) -> Node:

@@ -4,6 +4,8 @@ The rule kept here: what to compare with is checked and prepared once; comparing
 """
 
 from collections.abc import Callable
+from functools import partial
+from operator import eq
 from typing import Any, Final
 
 MAX_DEPTH: Final = 32
@@ -17,7 +19,7 @@ def equals(expected: object) -> Test:
     if expected is None or isinstance(expected, bool):
         return lambda actual: actual is expected
     if isinstance(expected, str):
-        return lambda actual: actual == expected
+        return partial(eq, expected)
     if isinstance(expected, int | float):
         return lambda actual: actual == expected and type(actual) is not bool
     return lambda actual: actual == expected and _same_types(actual, expected)

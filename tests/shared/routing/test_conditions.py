@@ -328,6 +328,17 @@ def test_the_tree_has_the_form_of_the_conditions() -> None:
     assert [(leaf["field"], leaf["matched"]) for leaf in exact["all"]] == [("event_type", False), ("metadata.tenant", True)]
 
 
+@pytest.mark.parametrize("number", range(1, 6))
+def test_each_of_any_number_of_conditions_counts(number: int) -> None:
+    leaves = [Condition(field="data.one", operator="eq", value=1) for _ in range(number)]
+    assert compile_condition(Condition(all=leaves)).holds(View(EVENT))
+    for i in range(number):
+        one_wrong = [Condition(field="data.one", operator="eq", value=2 if each == i else 1) for each in range(number)]
+        one_right = [Condition(field="data.one", operator="eq", value=1 if each == i else 2) for each in range(number)]
+        assert not compile_condition(Condition(all=one_wrong)).holds(View(EVENT))
+        assert compile_condition(Condition(any=one_right)).holds(View(EVENT))
+
+
 @settings(max_examples=500)
 @given(event=events(), condition=conditions())
 def test_holds_as_a_plain_evaluation_does(event: Event, condition: Condition) -> None:
