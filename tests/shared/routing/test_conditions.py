@@ -331,7 +331,9 @@ def test_the_tree_has_the_form_of_the_conditions() -> None:
 @pytest.mark.parametrize("number", range(1, 6))
 def test_each_of_any_number_of_conditions_counts(number: int) -> None:
     leaves = [Condition(field="data.one", operator="eq", value=1) for _ in range(number)]
+    wrong = [Condition(field="data.one", operator="eq", value=2)] * number
     assert compile_condition(Condition(all=leaves)).holds(View(EVENT))
+    assert not compile_condition(Condition(any=wrong)).holds(View(EVENT))
     for i in range(number):
         one_wrong = [Condition(field="data.one", operator="eq", value=2 if each == i else 1) for each in range(number)]
         one_right = [Condition(field="data.one", operator="eq", value=1 if each == i else 2) for each in range(number)]
