@@ -1,7 +1,9 @@
 """When to try again."""
 
+from random import Random
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.forward.retry import most, rfc3339, wait
@@ -102,3 +104,27 @@ def test_three_days_of_an_exponential_schedule() -> None:
         now += seconds
     assert [round(each) for each in waits[:9]] == [5, 15, 45, 135, 405, 1215, 3645, 10935, 28800]
     assert 3 * 86_400 - 8 * 3600 < now <= 3 * 86_400
+
+
+@given(st.lists(SECONDS, max_size=10).map(planned) | POLICIES.map(lambda policy: Retry(exponential=policy)), st.integers(0))
+@settings(max_examples=100, deadline=None)
+def test_ten_thousand_histories_keep_what_is_promised(retry: Retry, seed: int) -> None:
+    """A hundred for each of a hundred policies: some attempts succeed, some take long, some targets ask for patience."""
+    random = Random(seed)
+    for _ in range(100):
+        now, failed = 0.0, 0
+        while random.random() < 0.9:
+            failed += 1
+            now += random.choice((0.0, 0.1, 300.0))
+            asked = random.choice((0.0, 0.0, 5.0, 3600.0, 1e9))
+            seconds = wait(retry, failed, asked, now, random.random)
+            if seconds is None:
+                break
+            policy = retry.exponential
+            ideal = min(policy.base * policy.factor ** (failed - 1), policy.max) if policy else retry.schedule[failed - 1]
+            least, most_asked = 0.8 * ideal, min(asked, max(2 * ideal, 60.0))
+            assert least * (1 - 1e-9) <= seconds <= max(1.2 * ideal, most_asked) * (1 + 1e-9)
+            assert seconds >= most_asked * (1 - 1e-9), "what the target asks for, within bounds"
+            now += seconds
+            assert policy is None or now <= policy.budget
+        assert failed <= most(retry) + 1
