@@ -36,9 +36,11 @@ class Aligned(NamedTuple):
         return {**found, "detail": self.detail} if self.detail else found
 
 
-async def align(editor: Editor, store: Store, wanted: Mapping[str, Wanted], *, dry_run: bool = False) -> list[Aligned]:
+async def align(
+    editor: Editor, store: Store, wanted: Mapping[str, Wanted], *, dry_run: bool = False, action: str = ""
+) -> list[Aligned]:
     """Make each target what is wanted; a ``dry_run`` only says what would be done. What is as wanted already gets no new
-    revision. Does not wait until the changes are in force.
+    revision. Does not wait until the changes are in force. ``action``: see ``Editor.save``.
 
     Raises:
         Unavailable: the broker is away; some may be done, and the same call again does the rest.
@@ -47,13 +49,13 @@ async def align(editor: Editor, store: Store, wanted: Mapping[str, Wanted], *, d
     done = []
     for target_id, each in sorted(wanted.items()):
         try:
-            done.append(await _one(editor, current.get(target_id, Entry(target_id, 0)), each, dry_run))
+            done.append(await _one(editor, current.get(target_id, Entry(target_id, 0)), each, dry_run, action))
         except Rejected as error:
             done.append(Aligned(target_id, "failed", detail=error.detail))
     return done
 
 
-async def _one(editor: Editor, now: Entry, wanted: Wanted, dry_run: bool) -> Aligned:
+async def _one(editor: Editor, now: Entry, wanted: Wanted, dry_run: bool, action: str) -> Aligned:
     if wanted.flaw:
         return Aligned(now.id, "failed", detail=wanted.flaw)
     if (target := wanted.target) is None:
@@ -69,7 +71,7 @@ async def _one(editor: Editor, now: Entry, wanted: Wanted, dry_run: bool) -> Ali
         return target
 
     try:
-        revision = 0 if dry_run else await editor.save(now.id, build, wanted.note)
+        revision = 0 if dry_run else await editor.save(now.id, build, wanted.note, action=action)
     except _Done:
         return Aligned(now.id, "unchanged")
     return Aligned(now.id, "updated" if now.exists else "created", revision)

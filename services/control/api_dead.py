@@ -4,8 +4,10 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
+from services.control.audit import Audit
 from services.control.dead import DeadLetters, Letter, Wanted
-from services.control.requests import choice, cursor, each_of, guarded, page, record, sequence
+from services.control.requests import choice, cursor, each_of, guarded, note, page, record, sequence
+from services.control.store import Note
 from services.control.topology import Topology
 from tas_mcp.http import json_response
 
@@ -14,8 +16,8 @@ PATH = "/api/v1/dead-letters"
 _Found = tuple[list[Letter], int | None]
 
 
-def routes(topology: Topology, letters: DeadLetters) -> list[web.RouteDef]:
-    api = _Api(letters)
+def routes(topology: Topology, letters: DeadLetters, audit: Audit) -> list[web.RouteDef]:
+    api = _Api(letters, audit)
     return [
         web.get(PATH, guarded(topology, api.list)),
         web.post(PATH + "/redrive", guarded(topology, api.redrive_many)),
@@ -27,8 +29,9 @@ def routes(topology: Topology, letters: DeadLetters) -> list[web.RouteDef]:
 
 
 class _Api:
-    def __init__(self, letters: DeadLetters) -> None:
+    def __init__(self, letters: DeadLetters, audit: Audit) -> None:
         self._letters = letters
+        self._audit = audit
 
     async def list(self, request: web.Request) -> web.StreamResponse:
         found, following = await self._page(request)
@@ -38,12 +41,15 @@ class _Api:
         return json_response((await self._letters.get(record(request, "dead letter"))).shown())
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
-        await self._letters.discard(record(request, "dead letter"))
+        why, letter = note(request), await self._letters.get(record(request, "dead letter"))
+        await self._letters.discard(letter.seq)
+        await self._recorded("discarded", letter, why)
         return json_response({"status": "discarded", "id": request.match_info["id"]})
 
     async def redrive(self, request: web.Request) -> web.StreamResponse:
-        letter = await self._letters.get(record(request, "dead letter"))
+        why, letter = note(request), await self._letters.get(record(request, "dead letter"))
         await self._letters.redrive(letter)
+        await self._recorded("redriven", letter, why)
         return json_response({"status": "redriven", "id": request.match_info["id"], "target_id": letter.target_id})
 
     async def redrive_many(self, request: web.Request) -> web.StreamResponse:
@@ -55,13 +61,28 @@ class _Api:
     async def _many(self, request: web.Request, done: str, act: Callable[[Letter], Awaitable[None]]) -> web.StreamResponse:
         """One page of letters; ``next`` is where to go on. Those that cannot be acted on stay, and are counted; a dry run only
         counts what is meant."""
+        why = note(request)
         found, following = await self._page(request)
         if choice(request, "dry_run", ("false", "true")) == "true":
             return json_response({"matched": len(found), done: 0, "failed": 0, "failures": [], "next": cursor(following)})
-        count, failed = await each_of(found, act)
+        count, failed = await each_of(
+            found,
+            act,
+            lambda count, failed: self._audit.record(
+                "dead_letters", done, "", why, count=count, failed=failed, **_wanted(request)._asdict()
+            ),
+        )
         return json_response({"matched": len(found), done: count, **failed, "next": cursor(following)})
 
     async def _page(self, request: web.Request) -> _Found:
-        asked, query = page(request), request.query
-        wanted = Wanted(query.get("target"), query.get("reason"), query.get("event_type"))
-        return await self._letters.page(wanted, sequence(request, asked.cursor), asked.limit)
+        asked = page(request)
+        return await self._letters.page(_wanted(request), sequence(request, asked.cursor), asked.limit)
+
+    async def _recorded(self, done: str, letter: Letter, why: Note) -> None:
+        event_id = letter.body.event_id if letter.body else ""
+        await self._audit.record("dead_letters", done, str(letter.seq), why, target_id=letter.target_id, event_id=event_id)
+
+
+def _wanted(request: web.Request) -> Wanted:
+    query = request.query
+    return Wanted(query.get("target"), query.get("reason"), query.get("event_type"))

@@ -2,16 +2,18 @@
 
 from aiohttp import web
 
-from services.control.rejected import RejectedEvents
-from services.control.requests import cursor, each_of, guarded, page, record, sequence
+from services.control.audit import Audit
+from services.control.rejected import Refusal, RejectedEvents
+from services.control.requests import cursor, each_of, guarded, note, page, record, sequence
+from services.control.store import Note
 from services.control.topology import Topology
 from tas_mcp.http import json_response
 
 PATH = "/api/v1/rejected"
 
 
-def routes(topology: Topology, rejected: RejectedEvents) -> list[web.RouteDef]:
-    api = _Api(rejected)
+def routes(topology: Topology, rejected: RejectedEvents, audit: Audit) -> list[web.RouteDef]:
+    api = _Api(rejected, audit)
     return [
         web.get(PATH, guarded(topology, api.list)),
         web.post(PATH + "/resubmit", guarded(topology, api.resubmit_many)),
@@ -22,8 +24,9 @@ def routes(topology: Topology, rejected: RejectedEvents) -> list[web.RouteDef]:
 
 
 class _Api:
-    def __init__(self, rejected: RejectedEvents) -> None:
+    def __init__(self, rejected: RejectedEvents, audit: Audit) -> None:
         self._rejected = rejected
+        self._audit = audit
 
     async def list(self, request: web.Request) -> web.StreamResponse:
         asked = page(request)
@@ -35,19 +38,31 @@ class _Api:
         return json_response((await self._rejected.get(record(request, "rejected event"))).shown())
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
-        await self._rejected.discard(record(request, "rejected event"))
+        why, refusal = note(request), await self._rejected.get(record(request, "rejected event"))
+        await self._rejected.discard(refusal.seq)
+        await self._recorded("discarded", refusal, why)
         return json_response({"status": "discarded", "id": request.match_info["id"]})
 
     async def resubmit(self, request: web.Request) -> web.StreamResponse:
-        refusal = await self._rejected.get(record(request, "rejected event"))
+        why, refusal = note(request), await self._rejected.get(record(request, "rejected event"))
         duplicate = await self._rejected.resubmit(refusal)
+        await self._recorded("resubmitted", refusal, why)
         answer = {"status": "accepted", "id": request.match_info["id"], "event_id": refusal.shown()["event_id"]}
         return json_response({**answer, "duplicate": True} if duplicate else answer)
 
     async def resubmit_many(self, request: web.Request) -> web.StreamResponse:
         """One page of them; ``next`` is where to go on. Those that are still refused stay, and are counted."""
-        asked = page(request)
-        start = sequence(request, asked.cursor)
-        found, following = await self._rejected.page(request.query.get("event_type"), start, asked.limit)
-        count, failed = await each_of(found, self._rejected.resubmit)
+        asked, why, event_type = page(request), note(request), request.query.get("event_type")
+        found, following = await self._rejected.page(event_type, sequence(request, asked.cursor), asked.limit)
+        count, failed = await each_of(
+            found,
+            self._rejected.resubmit,
+            lambda count, failed: self._audit.record(
+                "rejected", "resubmitted", "", why, count=count, failed=failed, event_type=event_type
+            ),
+        )
         return json_response({"accepted": count, **failed, "next": cursor(following)})
+
+    async def _recorded(self, done: str, refusal: Refusal, why: Note) -> None:
+        event_id = refusal.event.event_id if refusal.event else ""
+        await self._audit.record("rejected", done, str(refusal.seq), why, event_type=refusal.event_type, event_id=event_id)

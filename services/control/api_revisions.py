@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 from services.control import api_targets
 from services.control.alignment import Wanted, align
 from services.control.difference import NOTHING, Side, difference
-from services.control.editing import Editor
+from services.control.editing import ROLLED_BACK, Editor
 from services.control.history import History, Revision
 from services.control.requests import MAX_COMMENT, body_of, guarded, note, page, precondition, sequence, unfit_comment
 from services.control.store import Entry, Note, Store
@@ -84,7 +84,7 @@ class _Api:
             raise Rejected("INVALID_TARGET", f"revision {asked.revision} of {target_id!r} is not valid any more: {old.flaw}")
         if old.target is None:
             raise Rejected("CONFLICT", f"target {target_id!r} was deleted at revision {asked.revision}: use DELETE")
-        return api_targets.saved(await self._editor.put_back(old.target, check, why), "rolled_back")
+        return api_targets.saved(await self._editor.put_back(old.target, check, why), ROLLED_BACK)
 
     async def roll_all_back(self, request: web.Request) -> web.StreamResponse:
         """Every target as it was at a revision of the bucket, each by a new revision of its own."""
@@ -94,7 +94,7 @@ class _Api:
             self._editor.unlocked()
         past = await self._history.at(asked.revision)
         wanted = {target_id: _wanted(entry, asked.revision, why) for target_id, entry in past.items()}
-        done = await align(self._editor, self._store, wanted, dry_run=asked.dry_run)
+        done = await align(self._editor, self._store, wanted, dry_run=asked.dry_run, action=ROLLED_BACK)
         newest = max((each.revision for each in done), default=0)
         body: dict[str, Any] = {"revision": asked.revision, "dry_run": asked.dry_run}
         if newest and not await self._editor.in_force(newest):

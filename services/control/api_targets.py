@@ -6,6 +6,7 @@ from typing import Any, cast
 import msgspec
 from aiohttp import web
 
+from services.control.audit import Audit
 from services.control.editing import Editor, Queue, Saved, missing
 from services.control.readings import Readings
 from services.control.requests import choice, etag, guarded, json_body, note, page, precondition
@@ -19,17 +20,19 @@ from tas_mcp.statuses import StatusBucket
 PATH = "/api/v1/forwarding/targets"
 ONE = PATH + "/{id}"
 
-SWITCHES: dict[str, dict[str, Any]] = {
-    "enable": {"enabled": True},
-    "disable": {"enabled": False},
-    "pause": {"paused": True},
-    "resume": {"paused": False},
+SWITCHES: dict[str, tuple[str, dict[str, Any]]] = {
+    "enable": ("enabled", {"enabled": True}),
+    "disable": ("disabled", {"enabled": False}),
+    "pause": ("paused", {"paused": True}),
+    "resume": ("resumed", {"paused": False}),
 }
-"""``POST .../{id}/<switch>``: what it changes."""
+"""``POST .../{id}/<switch>``: what the audit log calls it, and what it changes."""
 
 
-def routes(topology: Topology, store: Store, editor: Editor, readings: Readings, statuses: StatusBucket) -> list[web.RouteDef]:
-    api = _Api(store, editor, readings, statuses)
+def routes(
+    topology: Topology, store: Store, editor: Editor, readings: Readings, statuses: StatusBucket, audit: Audit
+) -> list[web.RouteDef]:
+    api = _Api(store, editor, readings, statuses, audit)
     handlers = [
         web.post(PATH, guarded(topology, api.create)),
         web.get(PATH, guarded(topology, api.list)),
@@ -41,11 +44,12 @@ def routes(topology: Topology, store: Store, editor: Editor, readings: Readings,
 
 
 class _Api:
-    def __init__(self, store: Store, editor: Editor, readings: Readings, statuses: StatusBucket) -> None:
+    def __init__(self, store: Store, editor: Editor, readings: Readings, statuses: StatusBucket, audit: Audit) -> None:
         self._store = store
         self._editor = editor
         self._readings = readings
         self._statuses = statuses
+        self._audit = audit
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         made = await self._editor.create(await json_body(request), note(request))
@@ -58,20 +62,22 @@ class _Api:
 
     async def switch(self, request: web.Request) -> web.StreamResponse:
         target_id, switch = request.match_info["id"], request.path.rpartition("/")[2]
-        changed = await self._editor.change(target_id, SWITCHES[switch], precondition(request), note(request))
-        if switch == "enable":
-            await self._revive(target_id)
+        action, changes = SWITCHES[switch]
+        why = note(request)
+        changed = await self._editor.change(target_id, changes, precondition(request), why, action)
+        if switch == "enable" and await self._revive(target_id):
+            await self._audit.record("targets", "revived", target_id, why)
         return saved(changed, "updated")
 
-    async def _revive(self, target_id: str) -> None:
-        """Forget that it was gone, or down."""
+    async def _revive(self, target_id: str) -> bool:
+        """Forget that it was gone, or down; whether it was."""
 
         def revived(old: Status) -> Status | None:
             if not old.gone and not old.open_until:
                 return None
-            return msgspec.structs.replace(old, gone=False, open_until=0.0, closed_at=time.time())
+            return msgspec.structs.replace(old, gone=False, gone_recorded=False, open_until=0.0, closed_at=time.time())
 
-        await self._statuses.change(target_id, await self._statuses.read(target_id), revived)
+        return (await self._statuses.change(target_id, await self._statuses.read(target_id), revived))[1]
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
         queue = cast(Queue, choice(request, "queue", ("dead", "discard")))

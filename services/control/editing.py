@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from services.control.audit import Audit
 from services.control.lanes import Lanes
 from services.control.removal import Removals
 from services.control.requests import Precondition
@@ -20,6 +21,9 @@ log = telemetry.logger("editing")
 TRIES = 5
 """How often a change is made anew on what somebody else wrote in between."""
 
+ROLLED_BACK = "rolled_back"
+"""What the audit log calls going back to an earlier revision."""
+
 Queue = Literal["dead", "discard"]
 
 
@@ -32,11 +36,14 @@ class Saved(NamedTuple):
 class Editor:
     """Creates, replaces and removes targets. ``locked`` says why people may not (``""``: they may)."""
 
-    def __init__(self, store: Store, lanes: Lanes, presences: Presences, removals: Removals, locked: str = "") -> None:
+    def __init__(
+        self, store: Store, lanes: Lanes, presences: Presences, removals: Removals, audit: Audit, locked: str = ""
+    ) -> None:
         self._store = store
         self._lanes = lanes
         self._presences = presences
         self._removals = removals
+        self._audit = audit
         self._locked = locked
 
     async def create(self, document: Any, note: Note) -> Saved:
@@ -70,9 +77,9 @@ class Editor:
 
         return await self._saved(target_id, await self.save(target_id, build, note, check))
 
-    async def change(self, target_id: str, changes: dict[str, Any], check: Precondition, note: Note) -> Saved:
-        """Store an existing target with some of its members changed. Where people may not change targets, one that has them so
-        already is left as it is."""
+    async def change(self, target_id: str, changes: dict[str, Any], check: Precondition, note: Note, action: str = "") -> Saved:
+        """Store an existing target with some of its members changed; ``action`` is what the audit log calls that. Where people
+        may not change targets, one that has them so already is left as it is."""
         if self._locked:
             return await self._as_it_is(target_id, changes, check)
 
@@ -81,7 +88,7 @@ class Editor:
                 raise missing(target_id)
             return msgspec.structs.replace(entry.target, **changes)
 
-        return await self._saved(target_id, await self.save(target_id, build, note, check))
+        return await self._saved(target_id, await self.save(target_id, build, note, check, action))
 
     async def _as_it_is(self, target_id: str, changes: dict[str, Any], check: Precondition) -> Saved:
         entry = await self._store.get(target_id)
@@ -95,7 +102,7 @@ class Editor:
     async def put_back(self, target: AnyTarget, check: Precondition, note: Note) -> Saved:
         """Store a target as an earlier revision had it, whether it is there now or not."""
         self.unlocked()
-        return await self._saved(target.id, await self.save(target.id, lambda _: target, note, check))
+        return await self._saved(target.id, await self.save(target.id, lambda _: target, note, check, ROLLED_BACK))
 
     async def remove(self, target_id: str, queue: Queue, check: Precondition, note: Note) -> Saved:
         """Remove a target: at once where nothing is owed to it, else behind a tombstone. Asked again with ``discard``, a removal
@@ -127,13 +134,20 @@ class Editor:
                 _only_stale(error)
                 continue
             log.info("target deleted", target=target_id, revision=revision, queue=queue)
+            await self._audit.record("targets", "deleted", target_id, note, revision=revision, queue=queue)
             return Entry(target_id, revision, removed)
         raise _contended(target_id)
 
     async def save(
-        self, target_id: str, build: Callable[[Entry], AnyTarget], note: Note, check: Precondition = lambda _: None
+        self,
+        target_id: str,
+        build: Callable[[Entry], AnyTarget],
+        note: Note,
+        check: Precondition = lambda _: None,
+        action: str = "",
     ) -> int:
-        """Store what ``build`` makes of what is there, not waiting until it is in force; its revision."""
+        """Store what ``build`` makes of what is there, not waiting until it is in force; its revision. ``action`` is what the
+        audit log calls that, ``""``: created, or updated."""
         for _ in range(TRIES):
             entry = await self._store.get(target_id)
             if entry.removed:
@@ -147,6 +161,8 @@ class Editor:
                 _only_stale(error)
                 continue
             log.info("target saved", target=target.id, revision=revision)
+            done = action or ("updated" if entry.exists else "created")
+            await self._audit.record("targets", done, target.id, note, revision=revision)
             return revision
         raise _contended(target_id)
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from services.control import (
+    api_audit,
     api_dead,
     api_openapi,
     api_rejected,
@@ -14,6 +15,7 @@ from services.control import (
     api_targets,
     api_trials,
 )
+from services.control.audit import Audit, AuditLog, GoneTargets
 from services.control.backtest import Backtests
 from services.control.dead import DeadLetters
 from services.control.editing import Editor
@@ -49,9 +51,10 @@ async def control(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     parked = Parked(jetstream, publisher)
     removals = Removals(jetstream, store, lanes, parked, presences, statuses)
     readings = Readings(jetstream, store, statuses)
-    editor = Editor(store, lanes, presences, removals, locked(settings.targets_file))
+    audit = Audit(publisher)
+    editor = Editor(store, lanes, presences, removals, audit, locked(settings.targets_file))
     files = TargetFiles(settings.targets_file, topology, store, editor, os.environ)
-    schemas = Schemas(jetstream, publisher, ingest)
+    schemas = Schemas(jetstream, publisher, ingest, audit)
     backtests = Backtests(jetstream, settings.backtest_events, settings.backtest_seconds)
     steps = {
         "retention": Retention(jetstream, settings.event_retention_seconds).purge,
@@ -59,17 +62,19 @@ async def control(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
         "parked": parked.sweep,
         "removals": removals.finish_all,
         "readings": readings.refresh,
+        "gone": GoneTargets(jetstream, statuses, audit).record,
     }
     runtime.ops.check("streams", lambda: topology.trouble)
     if settings.targets_file:
         runtime.ops.check("targets_file", lambda: "", lambda: files.note)
     runtime.mount(
         [
-            *api_targets.routes(topology, store, editor, readings, statuses),
+            *api_targets.routes(topology, store, editor, readings, statuses, audit),
             *api_revisions.routes(topology, store, editor, History(jetstream)),
-            *api_dead.routes(topology, DeadLetters(jetstream, publisher, store)),
+            *api_dead.routes(topology, DeadLetters(jetstream, publisher, store), audit),
             *api_schemas.routes(topology, schemas),
-            *api_rejected.routes(topology, RejectedEvents(jetstream, publisher, schemas)),
+            *api_rejected.routes(topology, RejectedEvents(jetstream, publisher, schemas), audit),
+            *api_audit.routes(topology, AuditLog(jetstream)),
             *api_stats.routes(topology, readings),
             *api_trials.routes(topology, store, connection, backtests, statuses),
             *api_openapi.routes(),

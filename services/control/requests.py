@@ -156,16 +156,23 @@ def record(request: web.Request, what: str) -> int:
     return int(text)
 
 
-async def each_of(records: Iterable[R], act: Callable[[R], Awaitable[object]]) -> tuple[int, dict[str, Any]]:
-    """Act on each record of a page; those that cannot be acted on stay. How many were, and what the answer says of the others."""
+async def each_of(
+    records: Iterable[R], act: Callable[[R], Awaitable[object]], told: Callable[[int, int], Awaitable[object]]
+) -> tuple[int, dict[str, Any]]:
+    """Act on each record of a page; those that cannot be acted on stay. How many were, and what the answer says of the others.
+    ``told`` is called with how many were and were not, if any were, even where the broker went away between them."""
     failures: list[dict[str, Any]] = []
     done = 0
-    for record in records:
-        try:
-            await act(record)
-            done += 1
-        except Rejected as error:
-            failures.append({"id": str(record.seq), "code": problem(error).code, "detail": error.detail})
+    try:
+        for record in records:
+            try:
+                await act(record)
+                done += 1
+            except Rejected as error:
+                failures.append({"id": str(record.seq), "code": problem(error).code, "detail": error.detail})
+    finally:
+        if done:
+            await told(done, len(failures))
     return done, {"failed": len(failures), "failures": failures[:SHOWN_FAILURES]}
 
 

@@ -4,6 +4,7 @@ against events that are to be submitted again."""
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from services.control.audit import Audit
 from services.control.requests import Precondition
 from services.control.store import Note
 from tas_mcp import schemas, subjects, telemetry
@@ -45,10 +46,11 @@ class Saved(NamedTuple):
 class Schemas:
     """All schemas; ``presences`` are those of ingest."""
 
-    def __init__(self, jetstream: JetStream, publisher: Publisher, presences: Presences) -> None:
+    def __init__(self, jetstream: JetStream, publisher: Publisher, presences: Presences, audit: Audit) -> None:
         self._jetstream = jetstream
         self._publisher = publisher
         self._presences = presences
+        self._audit = audit
         self._known: list[Entry] = []
         self._book = SchemaBook()
         self._last = -1
@@ -75,7 +77,7 @@ class Schemas:
         """
         schema = schemas.check(name, given)
         value = encode(schema.document)
-        return await self._write(name, value, note.headers(), lambda entry: check(entry.revision if entry.exists else 0))
+        return await self._write(name, value, note, lambda entry: check(entry.revision if entry.exists else 0))
 
     async def remove(self, name: str, check: Precondition, note: Note) -> Saved:
         """Delete a schema.
@@ -89,7 +91,7 @@ class Schemas:
                 raise missing(name)
             check(entry.revision)
 
-        return await self._write(name, b"", {"KV-Operation": "DEL", **note.headers()}, there)
+        return await self._write(name, b"", note, there)
 
     async def admit(self, event: Event) -> None:
         """Hold an event against the schema of its type, as ingest does.
@@ -104,7 +106,9 @@ class Schemas:
         if schema is not None and schema.enforced and (flaws := schema.flaws(View(event).data, len(event.data))):
             raise schemas.violation(schema, flaws)
 
-    async def _write(self, name: str, value: bytes, headers: dict[str, str], check: Callable[[Entry], None]) -> Saved:
+    async def _write(self, name: str, value: bytes, note: Note, check: Callable[[Entry], None]) -> Saved:
+        """Without a ``value`` the schema is deleted."""
+        headers = note.headers() if value else {"KV-Operation": "DEL", **note.headers()}
         for _ in range(TRIES):
             entry = await self.get(name)
             check(entry)
@@ -116,6 +120,8 @@ class Schemas:
                     raise
                 continue
             log.info("schema changed", schema=name, revision=ack.seq, deleted=not value)
+            done = ("updated" if entry.exists else "created") if value else "deleted"
+            await self._audit.record("schemas", done, name, note, revision=ack.seq)
             return Saved(ack.seq, await self._presences.in_force(ack.seq))
         raise Rejected("CONFLICT", f"schema {name!r} is being changed by others all the time; try again")
 

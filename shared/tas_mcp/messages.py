@@ -6,6 +6,7 @@ socket to the target unless a rule or a transform looks into it.
 """
 
 import hashlib
+from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
@@ -151,6 +152,19 @@ class Trial(Struct):
     rule_id: str | None
 
 
+class AuditRecord(Struct):
+    """One entry of the audit log: what was done (``action``) to what has the ``id`` (empty: to many), by whom, and why. ``at`` is
+    Unix seconds; ``details`` are ids, revisions, counts and filters, never a secret."""
+
+    at: float
+    kind: str
+    action: str
+    id: str
+    author: str
+    comment: str
+    details: dict[str, Any]
+
+
 class PubAck(Struct):
     """JetStream's answer to a publish: stored as ``seq`` of ``stream``, or found there already."""
 
@@ -165,6 +179,7 @@ decode_delivery = msgspec.json.Decoder(Delivery).decode
 decode_trial = msgspec.json.Decoder(Trial).decode
 decode_presence = msgspec.json.Decoder(Presence).decode
 decode_refused = msgspec.json.Decoder(RefusedEvent).decode
+decode_audit = msgspec.json.Decoder(AuditRecord).decode
 decode_dead_letter = msgspec.json.Decoder(DeadLetter).decode
 
 

@@ -12,6 +12,8 @@ class Status(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     gone: bool = False
     """It answered 410: in effect it is disabled, until somebody enables it."""
+    gone_recorded: bool = False
+    """The audit log says that it is gone."""
     open_until: float = 0.0
     """Its circuit breaker is open until then."""
     closed_at: float = 0.0

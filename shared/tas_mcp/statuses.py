@@ -29,10 +29,14 @@ class StatusBucket:
         newest = document(found[0])
         return newest.revision, status.decode(newest.value)
 
+    async def all(self) -> dict[str, Known]:
+        """Every status, by target."""
+        found = await everything(self._jetstream, subjects.STATUS_BUCKET)
+        return {each.key: (each.revision, status.decode(each.value)) for each in found}
+
     async def gone(self) -> set[str]:
         """The targets that are gone."""
-        found = await everything(self._jetstream, subjects.STATUS_BUCKET)
-        return {each.key for each in found if status.decode(each.value).gone}
+        return {target_id for target_id, (_, found) in (await self.all()).items() if found.gone}
 
     async def erase(self, target_id: str) -> None:
         """Forget it: the target was removed."""

@@ -101,6 +101,10 @@ def rejected(event_type: str) -> str:
     return "tas.rejected." + _tokens(event_type)
 
 
+def audit(kind: str) -> str:
+    return "tas.audit." + token(kind)
+
+
 def target_id(subject: str) -> str:
     """The target of a delivery, retry or dead-letter subject."""
     return text(subject.split(".")[2])

@@ -11,16 +11,29 @@ from services.control.api_trials import Backtest, Explain, RuleTest, Sample
 from services.control.openapi.structs import components, reference
 from tas_mcp import __version__
 from tas_mcp.http import STATUS, Problem
-from tas_mcp.messages import Attempt, Trial
+from tas_mcp.messages import Attempt, AuditRecord, Trial
 from tas_mcp.routing import OPERATORS
 from tas_mcp.routing.conditions import CEL
 from tas_mcp.schemas import SchemaDocument
 from tas_mcp.targets import AnyTarget
 
-STRUCTS = (AnyTarget, Rollback, RollbackOfAll, Sample, RuleTest, Backtest, Explain, Trial, SchemaDocument, Problem, Attempt)
+STRUCTS = (
+    AnyTarget,
+    Rollback,
+    RollbackOfAll,
+    Sample,
+    RuleTest,
+    Backtest,
+    Explain,
+    Trial,
+    SchemaDocument,
+    Problem,
+    Attempt,
+    AuditRecord,
+)
 """What defines the schemas, together with all that these hold."""
 
-GROUPS = ("events", "targets", "revisions", "trials", "schemas", "dead_letters", "operations")
+GROUPS = ("events", "targets", "revisions", "trials", "schemas", "dead_letters", "audit", "operations")
 """The files of routes, in the order in which they are shown."""
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from services.control.audit import Audit
 from services.control.editing import Editor
 from services.control.lanes import Lanes
 from services.control.parked import Parked
@@ -38,8 +39,8 @@ def target_files(rig: Rig, path: Path, **environ: str) -> TargetFiles:
     lanes = Lanes(rig.jetstream, store, settings)
     parked, statuses = Parked(rig.jetstream, rig.publisher), StatusBucket(rig.jetstream, rig.publisher)
     removals = Removals(rig.jetstream, store, lanes, parked, presences, statuses)
-    topology.trouble = ""
-    return TargetFiles(str(path), topology, store, Editor(store, lanes, presences, removals), environ, 0.02)
+    topology.trouble, audit = "", Audit(rig.publisher)
+    return TargetFiles(str(path), topology, store, Editor(store, lanes, presences, removals, audit), environ, 0.02)
 
 
 @asynccontextmanager
