@@ -33,7 +33,7 @@ CIRCUIT = telemetry.gauge("mcp_circuit_state", "The target's circuit breaker: 0 
 
 
 class Gate:
-    """``changed`` is called whenever ``width`` may have changed."""
+    """``width`` is how many may be under way; 0: none, and none is to be pulled. ``changed`` is called when that may be another."""
 
     def __init__(self, target: AnyTarget | Removed, statuses: Statuses, changed: Callable[[], None]) -> None:
         self._target = target
@@ -45,21 +45,7 @@ class Gate:
         self._timer: asyncio.TimerHandle | None = None
         self._noted = 0.0
         self._circuit = CIRCUIT.labels(target.id)
-
-    @property
-    def width(self) -> int:
-        """How many may be under way; 0: none, and none is to be pulled."""
-        target, breaker = self._target, self._breaker
-        if isinstance(target, Removed):
-            return REMOVAL_CONCURRENCY
-        if self.silent or (breaker and breaker.state is State.OPEN):
-            return 0
-        return 1 if breaker and breaker.state is State.HALF_OPEN else self._concurrency.limit
-
-    @property
-    def silent(self) -> bool:
-        """Whether the target is to hear nothing, not even whether it is well."""
-        return not isinstance(self._target, Removed) and (self._target.paused or self._gone)
+        self.width = self._width()
 
     @property
     def probing(self) -> bool:
@@ -99,7 +85,7 @@ class Gate:
                 self._statuses.note(self._target.id, open_until=0.0, closed_at=now, probe_until=0.0, last_success=now)
                 self._heed()
         if limit != self._concurrency.limit:
-            self._changed()
+            self._tell()
         if now - self._noted > SUCCESS_SECONDS:
             self._noted = now
             self._statuses.note(self._target.id, last_success=now)
@@ -123,7 +109,7 @@ class Gate:
                     notes["closed_at"] = now
                 self._heed()
         if limit != self._concurrency.limit:
-            self._changed()
+            self._tell()
         self._statuses.note(self._target.id, **notes)
 
     def checked(self, failure: Failed | None) -> None:
@@ -151,7 +137,7 @@ class Gate:
     async def disable(self, failure: Gone) -> None:
         """The target is gone for good: nothing is sent until somebody enables it."""
         self._gone = True
-        self._changed()
+        self._tell()
         log.error("the target is gone (410): nothing more is sent until it is enabled", target=self._target.id)
         changes = {"gone": True, "last_error": failure.detail[:200], "last_error_at": time.time()}
         try:
@@ -181,6 +167,23 @@ class Gate:
             self._heed()
         return taken
 
+    def _tell(self) -> None:
+        self.width = self._width()
+        self._changed()
+
+    def _width(self) -> int:
+        target, breaker = self._target, self._breaker
+        if isinstance(target, Removed):
+            return REMOVAL_CONCURRENCY
+        if self.silent or (breaker and breaker.state is State.OPEN):
+            return 0
+        return 1 if breaker and breaker.state is State.HALF_OPEN else self._concurrency.limit
+
+    @property
+    def silent(self) -> bool:
+        """Whether the target is to hear nothing, not even whether it is well."""
+        return not isinstance(self._target, Removed) and (self._target.paused or self._gone)
+
     def _hear(self, status: Status) -> None:
         if self._gone != status.gone:
             self._gone = status.gone
@@ -199,7 +202,7 @@ class Gate:
             self._timer = None
         if breaker is not None and breaker.state is State.OPEN:
             self._timer = asyncio.get_running_loop().call_later(max(0.0, breaker.open_until - time.time()), self._due)
-        self._changed()
+        self._tell()
 
     def _due(self) -> None:
         if self._breaker is not None and self._breaker.due(time.time()):

@@ -48,6 +48,7 @@ class Lane:
         self._guard = guard
         self._target = target
         self._sender: Sender | None = None
+        self._together: BatchSender | None = None
         self._senders = AsyncExitStack()
         self._retired: set[asyncio.Task[None]] = set()
         self._waiting: deque[Pulled] = deque()
@@ -80,6 +81,7 @@ class Lane:
         sender = None if isinstance(target, Removed) else await senders.enter_async_context(open_sender(target, self._guard))
         old, seconds = self._senders, 0.0 if isinstance(self._target, Removed) else self._target.delivery.timeout
         self._target, self._sender, self._senders = target, sender, senders
+        self._together = sender if isinstance(sender, BatchSender) else None  # not for each delivery: it costs more than sending
         limit = None if isinstance(target, Removed) else target.delivery.rate_limit
         self._rate = Rate(limit.requests_per_second, limit.burst or max(1.0, limit.requests_per_second)) if limit else None
         self._gate.use(target)
@@ -184,7 +186,7 @@ class Lane:
             for pulled in taken:
                 pulled.nak()  # the gate closed meanwhile, or another replica is trying
             return
-        target, sender = self._target, self._sender
+        target, sender, together = self._target, self._sender, self._together
         batch: list[Owed] = []
         for pulled in taken:
             owed = await self._attempts.read(pulled)
@@ -194,16 +196,16 @@ class Lane:
                 await self._attempts.remove(owed, discard=isinstance(target, Removed) and target.queue == "discard")
             elif time.time() > expiry(target, owed):
                 await self._attempts.give_up(owed, "expired", "it was not delivered in time (expires)")
-            elif owed.delivery.body is None and isinstance(sender, BatchSender):
+            elif together is not None and owed.delivery.body is None:
                 batch.append(owed)
             else:
                 await self._attempts.deliver(target, sender, owed)
-        if isinstance(target, Removed) or not isinstance(sender, BatchSender):
+        if isinstance(target, Removed) or together is None:
             return
         if len(batch) == 1:
-            await self._attempts.deliver(target, sender, batch[0])
+            await self._attempts.deliver(target, together, batch[0])
         elif batch:
-            await self._attempts.deliver_together(target, sender, batch)
+            await self._attempts.deliver_together(target, together, batch)
 
 
 async def _close_after(senders: AsyncExitStack, seconds: float) -> None:

@@ -5,7 +5,8 @@ To add a type: its document in ``tas_mcp.targets``, a file here with its ``open_
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol, runtime_checkable
+from functools import lru_cache
+from typing import Protocol, cast, runtime_checkable
 
 from services.forward.guard import Guard
 from services.forward.targets.argo import open_argo
@@ -94,6 +95,12 @@ async def deliver(sender: Sender, event: Event, text: str | None, content_type: 
     """Send the text that a template wrote, where there is one, else the event: see ``Sender.send``."""
     if text is None:
         return await sender.send(event)
-    if isinstance(sender, TextSender):
-        return await sender.send_text(event, text, content_type)
+    if _takes_text(type(sender)):
+        return await cast(TextSender, sender).send_text(event, text, content_type)
     raise Refused(400, "the text of a template was queued for the target, whose type sends events")
+
+
+@lru_cache
+def _takes_text(kind: type[Sender]) -> bool:
+    """Looking at a protocol's members for each delivery would cost more than sending it."""
+    return issubclass(kind, TextSender)
