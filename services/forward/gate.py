@@ -33,7 +33,7 @@ CIRCUIT = telemetry.gauge("mcp_circuit_state", "The target's circuit breaker: 0 
 
 
 class Gate:
-    """``width`` is how many may be under way; 0: none, and none is to be pulled. ``changed`` is called when that may be another."""
+    """``width`` is how many may be under way; 0: none, and none is to be pulled. ``changed`` is called when it may differ."""
 
     def __init__(self, target: AnyTarget | Removed, statuses: Statuses, changed: Callable[[], None]) -> None:
         self._target = target
