@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from services.control.topology import Topology
 from tas_mcp import telemetry
+from tas_mcp.background import background
 from tas_mcp.broker import BrokerError
 from tas_mcp.errors import Unavailable
 
@@ -26,12 +27,8 @@ class Janitor:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Janitor"]:
-        task = asyncio.create_task(self._keep())
-        try:
+        async with background(self._keep()):
             yield self
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
     async def round(self) -> None:
         """One round; each step has a deadline."""

@@ -14,6 +14,7 @@ from services.control.editing import Editor
 from services.control.store import Note, Store
 from services.control.topology import Topology
 from tas_mcp import target_files, telemetry
+from tas_mcp.background import background
 from tas_mcp.broker import BrokerError
 from tas_mcp.documents import VALID
 from tas_mcp.errors import Unavailable
@@ -61,12 +62,8 @@ class TargetFiles:
         if not self._path:
             yield self
             return
-        task = asyncio.create_task(self._follow())
-        try:
+        async with background(self._follow()):
             yield self
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
     async def look(self) -> None:
         """One look: take what changed, where it stood still since the last one."""

@@ -12,6 +12,7 @@ from typing import Any
 from services.control.settings import Settings
 from services.control.streams import needed, process_consumer, streams, update
 from tas_mcp import subjects, telemetry
+from tas_mcp.background import background
 from tas_mcp.broker import BrokerError, Connection, JetStream
 from tas_mcp.broker.jetstream import STREAM_NOT_FOUND
 from tas_mcp.errors import Misconfigured, Unavailable
@@ -51,11 +52,8 @@ class Topology:
     async def running(self) -> AsyncIterator["Topology"]:
         """Does not wait for the broker."""
         with self._connection.watched(up=self._look.set):
-            task = asyncio.create_task(self._keep())
-            try:
+            async with background(self._keep()):
                 yield self
-            finally:
-                task.cancel()
 
     async def _keep(self) -> None:
         while True:

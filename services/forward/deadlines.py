@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import TypeVar, cast
 
+from tas_mcp.background import background
+
 T = TypeVar("T")
 
 FINEST_SECONDS = 0.01
@@ -44,11 +46,8 @@ class Deadlines:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Deadlines"]:
-        ticker = asyncio.create_task(self._tick())
-        try:
+        async with background(self._tick()):
             yield self
-        finally:
-            ticker.cancel()
 
     async def _tick(self) -> None:
         """A task with a deadline waits in ``within``, so that is where it is cancelled, and nowhere else."""

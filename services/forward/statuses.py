@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from tas_mcp import status, telemetry
+from tas_mcp.background import background
 from tas_mcp.broker import BrokerError
 from tas_mcp.documents import Document
 from tas_mcp.errors import Rejected, Unavailable
@@ -70,11 +71,8 @@ class Statuses:
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Statuses"]:
         """Write what is noted while inside."""
-        task = asyncio.create_task(self._write())
-        try:
+        async with background(self._write()):
             yield self
-        finally:
-            task.cancel()
 
     async def _write(self) -> None:
         while True:

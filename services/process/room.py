@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 from services.process.rulebook import Rules
 from tas_mcp import subjects, telemetry
+from tas_mcp.background import background
 from tas_mcp.broker import BrokerError, JetStream
 from tas_mcp.errors import Unavailable
 
@@ -34,11 +35,8 @@ class Room:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Room"]:
-        task = asyncio.create_task(self._watch())
-        try:
+        async with background(self._watch()):
             yield self
-        finally:
-            task.cancel()
 
     async def _watch(self) -> None:
         while True:

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from tas_mcp import subjects, telemetry
+from tas_mcp.background import background
 from tas_mcp.broker import BrokerError, Connection, JetStream, Message
 from tas_mcp.errors import Rejected, Unavailable
 
@@ -125,12 +126,8 @@ class Follower:
         """Follow while inside; does not wait for the first read."""
         async with self._connection.subscribed(subjects.bucket_keys(self._bucket), lambda _: self._look.set()):
             with self._connection.watched(up=self._look.set):
-                task = asyncio.create_task(self._follow())
-                try:
+                async with background(self._follow()):
                     yield self
-                finally:
-                    task.cancel()
-                    await asyncio.gather(task, return_exceptions=True)
 
     async def _follow(self) -> None:
         while True:

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from tas_mcp import subjects, telemetry
+from tas_mcp.background import background
 from tas_mcp.broker import Connection, Message
 from tas_mcp.errors import Unavailable
 from tas_mcp.messages import Presence, decode_presence, encode
@@ -44,11 +45,10 @@ class Announcer:
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Announcer"]:
         async with self._connection.subscribed(subjects.PRESENCE_QUERY, lambda _: self.announce()):
-            task = asyncio.create_task(self._beat())
             try:
-                yield self
+                async with background(self._beat()):
+                    yield self
             finally:
-                task.cancel()
                 self.announce(leaving=True)
 
     async def _beat(self) -> None:
