@@ -76,7 +76,7 @@ class AuditLog:
         """At most ``limit`` records from sequence ``start`` on, of one kind or of all, and where the next page starts."""
         subject = subjects.ALL_AUDIT if kind is None else subjects.audit(kind)
         found, following = await self._jetstream.page(subjects.AUDIT, subject, start, limit)
-        return [Logged(int(message.headers["Nats-Sequence"]), _record(message)) for message in found], following
+        return [Logged(message.sequence, _record(message)) for message in found], following
 
 
 class GoneTargets:

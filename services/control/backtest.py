@@ -55,7 +55,7 @@ class Tally:
             event = decode_event(message.data)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             text = f"the event cannot be read: {error}"
-            self._example("errors", lambda: {"seq": _seq(message), "error": text})
+            self._example("errors", lambda: {"seq": message.sequence, "error": text})
             return
         view = View(event)
         decision = self._tried.decide(view)
@@ -87,7 +87,7 @@ class Tally:
 
 
 def _named(message: Message, event: Event) -> dict[str, Any]:
-    return {"seq": _seq(message), "event_id": event.event_id, "event_type": event.event_type}
+    return {"seq": message.sequence, "event_id": event.event_id, "event_type": event.event_type}
 
 
 class Backtests:
@@ -123,9 +123,9 @@ class Backtests:
                 found = await self._jetstream.direct(subjects.EVENTS, request)
                 if not found:
                     break
-                first = _seq(found[-1]) + 1
+                first = found[-1].sequence + 1
                 if first > end + 1:  # there are gaps
-                    found = [message for message in found if _seq(message) <= end]
+                    found = [message for message in found if message.sequence <= end]
                 if not await self._evaluate(tally, found, deadline) or gone():
                     return False
             return end == last
@@ -159,7 +159,7 @@ class Backtests:
         start = at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         request = {"start_time": start, "next_by_subj": subjects.ALL_EVENTS, "batch": 1}
         found = await self._jetstream.direct(subjects.EVENTS, request)
-        return _seq(found[0]) if found else otherwise
+        return found[0].sequence if found else otherwise
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -170,7 +170,3 @@ class Backtests:
             yield
         finally:
             self._busy = False
-
-
-def _seq(message: Message) -> int:
-    return int(message.headers["Nats-Sequence"])

@@ -94,7 +94,7 @@ class DeadLetters:
     async def _read(self, target_id: str | None, start: int, limit: int) -> tuple[list[Letter], int | None]:
         subject = subjects.ALL_DEAD if target_id is None else subjects.dead(target_id)
         found, following = await self._jetstream.page(subjects.DEAD, subject, start, limit)
-        letters = [_letter(int(headers["Nats-Sequence"]), headers["Nats-Subject"], m) for m in found if (headers := m.headers)]
+        letters = [_letter(each.sequence, each.headers["Nats-Subject"], each) for each in found]
         return letters, following
 
     async def get(self, seq: int) -> Letter:

@@ -14,8 +14,6 @@ from tas_mcp.broker import JetStream, Message
 from tas_mcp.documents import document
 from tas_mcp.errors import Rejected
 
-PAGE_BYTES = 16 * 1024 * 1024
-
 
 class Revision(NamedTuple):
     """One change of one target: what it holds since then."""
@@ -113,13 +111,10 @@ class History:
     async def _between(self, subject: str, start: int, end: int) -> list[Revision]:
         """The revisions from ``start`` to below ``end``, the oldest first."""
         found: list[Revision] = []
-        while start < end:
-            request = {"seq": start, "next_by_subj": subject, "batch": 1000, "max_bytes": PAGE_BYTES}
-            messages = await self._jetstream.direct(STREAM, request)
+        following: int | None = start
+        while following is not None and following < end:
+            messages, following = await self._jetstream.page(STREAM, subject, following, 1000)
             found += map(_revision, messages)
-            if not messages or not int(messages[-1].headers.get("Nats-Num-Pending", 0)):
-                break
-            start = found[-1].number + 1
         return [each for each in found if each.number < end]
 
 

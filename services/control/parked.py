@@ -45,7 +45,7 @@ class Parked:
             if swept:
                 SWEPT.inc(swept)
                 log.warning("overdue retries were made to fire", retries=swept)
-            self._next = _sequence(messages[-1]) + 1 if messages and _left(messages[-1]) else 1
+            self._next = messages[-1].sequence + 1 if messages and _left(messages[-1]) else 1
             if self._next == 1:
                 return
 
@@ -57,7 +57,7 @@ class Parked:
             await self._rewrite(message for message in messages if message.headers.get("Nats-Schedule") != NOW)
             if not messages or not _left(messages[-1]):
                 return
-            start = _sequence(messages[-1]) + 1
+            start = messages[-1].sequence + 1
 
     async def _read(self, subject: str, start: int) -> list[Message]:
         request = {"seq": start, "next_by_subj": subject, "batch": BATCH, "max_bytes": BATCH_BYTES}
@@ -72,7 +72,7 @@ class Parked:
         headers = {
             "Nats-Schedule": NOW,
             "Nats-Schedule-Target": found.get("Nats-Schedule-Target") or subjects.deliveries(subjects.target_id(subject)),
-            "Nats-Expected-Last-Subject-Sequence": str(_sequence(message)),
+            "Nats-Expected-Last-Subject-Sequence": str(message.sequence),
         }
         try:
             await self._publisher.store(subject, message.data, headers=headers)
@@ -80,10 +80,6 @@ class Parked:
             log.debug("a retry fired meanwhile", subject=subject, detail=error.detail)
             return False
         return True
-
-
-def _sequence(message: Message) -> int:
-    return int(message.headers["Nats-Sequence"])
 
 
 def _left(message: Message) -> int:

@@ -54,7 +54,7 @@ class RejectedEvents:
         """At most ``limit`` records from sequence ``start`` on, of one event type or of all, and where the next page starts."""
         subject = subjects.ALL_REJECTED if event_type is None else subjects.rejected(event_type)
         found, following = await self._jetstream.page(subjects.REJECTED, subject, start, limit)
-        refusals = [_refusal(int(headers["Nats-Sequence"]), headers["Nats-Subject"], m) for m in found if (headers := m.headers)]
+        refusals = [_refusal(each.sequence, each.headers["Nats-Subject"], each) for each in found]
         return refusals, following
 
     async def get(self, seq: int) -> Refusal:

@@ -54,7 +54,7 @@ class Retention:
             return 0
         request = {"start_time": since.strftime("%Y-%m-%dT%H:%M:%S.%fZ"), "batch": 1}
         found = await self._jetstream.direct(subjects.EVENTS, request)
-        return int(found[0].headers["Nats-Sequence"]) if found else int(state["last_seq"]) + 1
+        return found[0].sequence if found else int(state["last_seq"]) + 1
 
 
 def _crowded(info: dict[str, Any]) -> int:

@@ -9,7 +9,7 @@ from services.control.requests import Precondition
 from services.control.store import Note
 from tas_mcp import schemas, subjects, telemetry
 from tas_mcp.broker import JetStream, Publisher
-from tas_mcp.documents import Document, document, everything
+from tas_mcp.documents import Document, Reader, newest, write
 from tas_mcp.errors import Rejected
 from tas_mcp.messages import Event, encode
 from tas_mcp.presence import Presences
@@ -53,20 +53,17 @@ class Schemas:
         self._audit = audit
         self._known: list[Entry] = []
         self._book = SchemaBook()
-        self._last = -1
+        self._reader = Reader(jetstream, BUCKET)
 
     async def get(self, name: str) -> Entry:
-        found = await self._jetstream.last_of(STREAM, [subjects.bucket_key(BUCKET, name)])
-        return _entry(document(found[0])) if found else Entry(name, 0)
+        found = await newest(self._jetstream, BUCKET, name)
+        return _entry(found) if found else Entry(name, 0)
 
     async def all(self) -> list[Entry]:
         """Every document that exists, by name."""
-        last = (await self._jetstream.stream_info(STREAM))["state"]["last_seq"]
-        if last != self._last:
-            found = [_entry(each) for each in await everything(self._jetstream, BUCKET)]
-            self._known = sorted((entry for entry in found if entry.exists), key=lambda entry: entry.name)
+        if (found := await self._reader.changed()) is not None:
+            self._known = sorted((entry for entry in map(_entry, found) if entry.exists), key=lambda entry: entry.name)
             self._book = SchemaBook(entry.schema for entry in self._known if entry.schema)
-            self._last = max((entry.revision for entry in found), default=0)
         return self._known
 
     async def put(self, name: str, given: Any, check: Precondition, note: Note) -> Saved:
@@ -91,7 +88,7 @@ class Schemas:
                 raise missing(name)
             check(entry.revision)
 
-        return await self._write(name, b"", note, there)
+        return await self._write(name, None, note, there)
 
     async def admit(self, event: Event) -> None:
         """Hold an event against the schema of its type, as ingest does.
@@ -106,23 +103,21 @@ class Schemas:
         if schema is not None and schema.enforced and (flaws := schema.flaws(View(event).data, len(event.data))):
             raise schemas.violation(schema, flaws)
 
-    async def _write(self, name: str, value: bytes, note: Note, check: Callable[[Entry], None]) -> Saved:
+    async def _write(self, name: str, value: bytes | None, note: Note, check: Callable[[Entry], None]) -> Saved:
         """Without a ``value`` the schema is deleted."""
-        headers = note.headers() if value else {"KV-Operation": "DEL", **note.headers()}
         for _ in range(TRIES):
             entry = await self.get(name)
             check(entry)
-            expected = {"Nats-Expected-Last-Subject-Sequence": str(entry.revision)}
             try:
-                ack = await self._publisher.store(subjects.bucket_key(BUCKET, name), value, headers={**headers, **expected})
+                revision = await write(self._publisher, BUCKET, name, value, entry.revision, note.headers())
             except Rejected as error:
                 if error.code != "STALE_REVISION":
                     raise
                 continue
-            log.info("schema changed", schema=name, revision=ack.seq, deleted=not value)
-            done = ("updated" if entry.exists else "created") if value else "deleted"
-            await self._audit.record("schemas", done, name, note, revision=ack.seq)
-            return Saved(ack.seq, await self._presences.in_force(ack.seq))
+            log.info("schema changed", schema=name, revision=revision, deleted=value is None)
+            done = "deleted" if value is None else "updated" if entry.exists else "created"
+            await self._audit.record("schemas", done, name, note, revision=revision)
+            return Saved(revision, await self._presences.in_force(revision))
         raise Rejected("CONFLICT", f"schema {name!r} is being changed by others all the time; try again")
 
 

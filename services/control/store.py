@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from tas_mcp import subjects, targets
 from tas_mcp.broker import JetStream, Publisher
-from tas_mcp.documents import Document, document, everything
+from tas_mcp.documents import Document, Reader, newest, write
 from tas_mcp.errors import Rejected
 from tas_mcp.targets import AnyTarget, Removed, Stored
 
@@ -55,38 +55,31 @@ class Store:
     def __init__(self, jetstream: JetStream, publisher: Publisher) -> None:
         self._jetstream = jetstream
         self._publisher = publisher
+        self._reader = Reader(jetstream, BUCKET)
         self._known: list[Entry] = []
-        self._last = -1
 
     @property
     def revision(self) -> int:
         """The newest revision that ``all`` has read."""
-        return max(0, self._last)
+        return self._reader.revision
 
     async def get(self, target_id: str) -> Entry:
-        found = await self._jetstream.last_of(STREAM, [subjects.bucket_key(BUCKET, target_id)])
-        return read(document(found[0])) if found else Entry(target_id, 0)
+        found = await newest(self._jetstream, BUCKET, target_id)
+        return read(found) if found else Entry(target_id, 0)
 
     async def all(self) -> list[Entry]:
         """Every document that exists, by id."""
-        last = (await self._jetstream.stream_info(STREAM))["state"]["last_seq"]
-        if last != self._last:
-            found = [read(each) for each in await everything(self._jetstream, BUCKET)]
-            self._known = sorted((entry for entry in found if entry.exists), key=lambda entry: entry.id)
-            self._last = max((entry.revision for entry in found), default=0)
+        if (found := await self._reader.changed()) is not None:
+            self._known = sorted((entry for entry in map(read, found) if entry.exists), key=lambda entry: entry.id)
         return self._known
 
     async def put(self, target_id: str, stored: Stored, revision: int, note: Note = SYSTEM) -> int:
         """Store a document over ``revision`` (0: over nothing); the new revision."""
-        return await self._write(target_id, targets.encode(stored), revision, note.headers())
+        return await write(self._publisher, BUCKET, target_id, targets.encode(stored), revision, note.headers())
 
     async def erase(self, target_id: str, revision: int) -> int:
         """Delete a document of ``revision``."""
-        return await self._write(target_id, b"", revision, {"KV-Operation": "DEL", **SYSTEM.headers()})
-
-    async def _write(self, target_id: str, value: bytes, revision: int, headers: dict[str, str]) -> int:
-        headers["Nats-Expected-Last-Subject-Sequence"] = str(revision)
-        return (await self._publisher.store(subjects.bucket_key(BUCKET, target_id), value, headers=headers)).seq
+        return await write(self._publisher, BUCKET, target_id, None, revision, SYSTEM.headers())
 
 
 def read(found: Document) -> Entry:

@@ -16,7 +16,7 @@ from services.forward.targets import deliver, open_sender
 from services.forward.verdict import Failed, Refused
 from tas_mcp import subjects, targets, telemetry
 from tas_mcp.broker import Connection, JetStream, Message
-from tas_mcp.documents import document
+from tas_mcp.documents import newest
 from tas_mcp.errors import Rejected, TasError, Unavailable
 from tas_mcp.messages import Event, Trial, decode_event, encode
 from tas_mcp.routing import Decision, Output, TransformFailed, View
@@ -67,10 +67,8 @@ class Trials:
             log.warning("a trial could not be answered", target=target_id, detail=error.detail)
 
     async def _try(self, target_id: str, event: Event) -> Trial:
-        bucket = subjects.TARGETS_BUCKET
-        found = await self._jetstream.last_of(subjects.bucket_stream(bucket), [subjects.bucket_key(bucket, target_id)])
-        value = document(found[0]).value if found else None
-        target, rules = targets.compiled(value) if value is not None else (None, None)
+        found = await newest(self._jetstream, subjects.TARGETS_BUCKET, target_id)
+        target, rules = targets.compiled(found.value) if found and found.value is not None else (None, None)
         if target is None or rules is None or isinstance(target, Removed):
             raise Rejected("NOT_FOUND", f"there is no target {target_id!r}")
         view = View(event)

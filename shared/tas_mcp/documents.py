@@ -8,13 +8,13 @@ every second, and after each reconnect, finds what no hint told. (nats-py's ``wa
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from tas_mcp import subjects, telemetry
 from tas_mcp.background import background
-from tas_mcp.broker import BrokerError, Connection, JetStream, Message
+from tas_mcp.broker import BrokerError, Connection, JetStream, Message, Publisher
 from tas_mcp.errors import Rejected, Unavailable
 
 log = telemetry.logger("documents")
@@ -44,7 +44,7 @@ def document(message: Message) -> Document:
     headers = message.headers
     gone = "KV-Operation" in headers or "Nats-Marker-Reason" in headers
     key = subjects.text(headers["Nats-Subject"].split(".", 2)[2])
-    return Document(key, int(headers["Nats-Sequence"]), None if gone else message.data)
+    return Document(key, message.sequence, None if gone else message.data)
 
 
 async def everything(jetstream: JetStream, bucket: str) -> list[Document]:
@@ -53,6 +53,48 @@ async def everything(jetstream: JetStream, bucket: str) -> list[Document]:
     stream = subjects.bucket_stream(bucket)
     keys = await jetstream.subjects(stream, subjects.bucket_keys(bucket))
     return [document(message) for message in await jetstream.last_of(stream, list(keys))]
+
+
+async def newest(jetstream: JetStream, bucket: str, key: str) -> Document | None:
+    """The document under a key; None where there never was one."""
+    found = await jetstream.last_of(subjects.bucket_stream(bucket), [subjects.bucket_key(bucket, key)])
+    return document(found[0]) if found else None
+
+
+async def write(
+    publisher: Publisher, bucket: str, key: str, value: bytes | None, over: int, headers: Mapping[str, str] | None = None
+) -> int:
+    """Store a document (None: delete it) over the revision ``over`` (0: over nothing); the new revision.
+
+    Raises:
+        Rejected: ``STALE_REVISION``: somebody else was faster.
+    """
+    told = {**(headers or {}), "Nats-Expected-Last-Subject-Sequence": str(over)}
+    if value is None:
+        told["KV-Operation"] = "DEL"
+    return (await publisher.store(subjects.bucket_key(bucket, key), value or b"", headers=told)).seq
+
+
+class Reader:
+    """Reads a bucket whole, when it changed. ``revision`` is the newest that it has read."""
+
+    def __init__(self, jetstream: JetStream, bucket: str) -> None:
+        self._jetstream = jetstream
+        self._bucket = bucket
+        self._last = -1
+
+    @property
+    def revision(self) -> int:
+        return max(0, self._last)
+
+    async def changed(self) -> list[Document] | None:
+        """Every document, deleted ones too; None where nothing changed since the last call."""
+        last = (await self._jetstream.stream_info(subjects.bucket_stream(self._bucket)))["state"]["last_seq"]
+        if last == self._last:
+            return None
+        found = await everything(self._jetstream, self._bucket)
+        self._last = max((each.revision for each in found), default=0)
+        return found
 
 
 class Faults:
@@ -92,15 +134,13 @@ async def changes(jetstream: JetStream, bucket: str, after: int) -> list[Documen
     """The documents of a bucket that changed after a revision, each as it is now, in the order of their revisions."""
     stream, keys = subjects.bucket_stream(bucket), subjects.bucket_keys(bucket)
     found: dict[str, Document] = {}
-    while True:
-        messages = await jetstream.direct(stream, {"seq": after + 1, "next_by_subj": keys, "batch": BATCH})
-        for message in messages:
-            each = document(message)
+    start: int | None = after + 1
+    while start is not None:
+        messages, start = await jetstream.page(stream, keys, start, BATCH)
+        for each in map(document, messages):
             found.pop(each.key, None)
             found[each.key] = each
-            after = each.revision
-        if len(messages) < BATCH:
-            return list(found.values())
+    return list(found.values())
 
 
 class Follower:

@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 from tas_mcp import status, subjects
 from tas_mcp.broker import JetStream, Publisher
-from tas_mcp.documents import document, everything
+from tas_mcp.documents import everything, newest, write
 from tas_mcp.errors import Rejected
 from tas_mcp.status import NONE, Status
 
+BUCKET = subjects.STATUS_BUCKET
 TRIES = 5
 
 Known = tuple[int, Status]
@@ -22,16 +23,12 @@ class StatusBucket:
         self._publisher = publisher
 
     async def read(self, target_id: str) -> Known:
-        key = subjects.bucket_key(subjects.STATUS_BUCKET, target_id)
-        found = await self._jetstream.last_of(subjects.bucket_stream(subjects.STATUS_BUCKET), [key])
-        if not found:
-            return 0, NONE
-        newest = document(found[0])
-        return newest.revision, status.decode(newest.value)
+        found = await newest(self._jetstream, BUCKET, target_id)
+        return (found.revision, status.decode(found.value)) if found else (0, NONE)
 
     async def all(self) -> dict[str, Known]:
         """Every status, by target."""
-        found = await everything(self._jetstream, subjects.STATUS_BUCKET)
+        found = await everything(self._jetstream, BUCKET)
         return {each.key: (each.revision, status.decode(each.value)) for each in found}
 
     async def gone(self) -> set[str]:
@@ -41,25 +38,23 @@ class StatusBucket:
     async def erase(self, target_id: str) -> None:
         """Forget it: the target was removed."""
         if (await self.read(target_id))[0]:
-            key = subjects.bucket_key(subjects.STATUS_BUCKET, target_id)
+            key = subjects.bucket_key(BUCKET, target_id)  # over whatever is there
             await self._publisher.store(key, b"", headers={"KV-Operation": "DEL"})
 
     async def change(self, target_id: str, known: Known, change: Callable[[Status], Status | None]) -> tuple[Known, bool]:
         """Change a status. ``change`` is asked again when another was faster, and may answer None: leave it. The status as it is
         then, and whether it was changed."""
-        key = subjects.bucket_key(subjects.STATUS_BUCKET, target_id)
         for _ in range(TRIES):
             revision, old = known
             new = change(old)
             if new is None:
                 return known, False
-            headers = {"Nats-Expected-Last-Subject-Sequence": str(revision)}
             try:
-                ack = await self._publisher.store(key, status.encode(new), headers=headers)
+                revision = await write(self._publisher, BUCKET, target_id, status.encode(new), revision)
             except Rejected as error:
                 if error.code != "STALE_REVISION":
                     raise
                 known = await self.read(target_id)
             else:
-                return (ack.seq, new), True
+                return (revision, new), True
         return known, False

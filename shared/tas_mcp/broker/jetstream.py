@@ -144,7 +144,7 @@ class JetStream:
         request = {"seq": start, "next_by_subj": subject, "batch": limit, "max_bytes": _PAGE_BYTES}
         found = await self.direct(stream, request)
         left = int(found[-1].headers.get("Nats-Num-Pending", 0)) if found else 0
-        return found, int(found[-1].headers["Nats-Sequence"]) + 1 if left else None
+        return found, found[-1].sequence + 1 if left else None
 
     async def direct(self, stream: str, request: dict[str, Any], timeout: float = 10.0) -> list[Message]:
         """A batched direct get: the messages that answer ``request`` (its ``batch`` is the most there can be).

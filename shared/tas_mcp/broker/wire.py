@@ -40,6 +40,11 @@ class Message:
         return {name.strip(): value.strip() for name, _, value in pairs}
 
     @property
+    def sequence(self) -> int:
+        """Its number in the stream that a direct get took it from."""
+        return int(self.headers["Nats-Sequence"])
+
+    @property
     def status(self) -> str:
         """The status code of a message that carries no payload but news (``408`` ...), or ``""``."""
         return self._head[9:12].decode() if self._head[8:9] == b" " else ""
