@@ -9,7 +9,7 @@ from msgspec import Meta, Struct, field
 from services.control import trials
 from services.control.api_targets import ONE
 from services.control.backtest import Backtests, Span, Tally
-from services.control.drafts import Draft, draft
+from services.control.drafts import draft
 from services.control.editing import missing
 from services.control.requests import body_of, guarded
 from services.control.samples import DEFAULT, sample
@@ -19,7 +19,7 @@ from services.control.trials import Explainer
 from tas_mcp.broker import Connection
 from tas_mcp.errors import Flaw, Rejected
 from tas_mcp.http import json_response
-from tas_mcp.routing import compile_rules
+from tas_mcp.routing import RuleSet, compile_rules
 from tas_mcp.statuses import StatusBucket
 from tas_mcp.targets import AnyTarget
 
@@ -86,14 +86,14 @@ class _Api:
     async def judge(self, request: web.Request) -> web.StreamResponse:
         asked = await body_of(request, RuleTest)
         event = sample(asked.event)
-        return json_response(trials.judged((await self._draft(asked))[0].rules, event))
+        return json_response(trials.judged((await self._draft(asked))[0], event))
 
     async def backtest(self, request: web.Request) -> web.StreamResponse:
         asked = await body_of(request, Backtest)
         span = self._span(asked)
         tried, current = await self._draft(asked)
         running = compile_rules(current.rules or ()) if current is not None and current.enabled else None
-        tally = Tally(tried.rules, running)
+        tally = Tally(tried, running)
         complete = await self._backtests.run(tally, span, lambda: request.transport is None or request.transport.is_closing())
         return json_response({**tally.told(), "complete": complete})
 
@@ -106,7 +106,7 @@ class _Api:
             raise _invalid("/last", f"is more than {limit}, the limit (TAS_BACKTEST_EVENTS)")
         return Span(None, since, before) if since or before else Span(asked.last or limit)
 
-    async def _draft(self, asked: RuleTest | Backtest) -> tuple[Draft, AnyTarget | None]:
+    async def _draft(self, asked: RuleTest | Backtest) -> tuple[RuleSet, AnyTarget | None]:
         """What is tried, and the target that is there now under its id."""
         target_id = asked.target.get("id") if isinstance(asked.target, dict) else None
         current = (await self._store.get(target_id)).target if isinstance(target_id, str) else None

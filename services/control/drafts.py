@@ -1,6 +1,6 @@
 """Rules that people try out before they are saved: a rule, or a target with all of its rules. Pure."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from tas_mcp import targets
 from tas_mcp.errors import Flaw, Rejected
@@ -11,14 +11,7 @@ _HOST: dict[str, Any] = {"id": "draft", "type": "webhook", "endpoint": "http://l
 """A target for a rule that comes without one, so that it is checked as all are."""
 
 
-class Draft(NamedTuple):
-    """Compiled rules; ``target_id`` is None for a rule that belongs to no target."""
-
-    target_id: str | None
-    rules: RuleSet
-
-
-def draft(rule: Any, target: Any, current: AnyTarget | None = None) -> Draft:
+def draft(rule: Any, target: Any, current: AnyTarget | None = None) -> RuleSet:
     """Compile what a request holds as ``rule`` or ``target`` (None: not there). A rule may come without an id; masked secrets of
     a target are those of ``current``.
 
@@ -30,15 +23,14 @@ def draft(rule: Any, target: Any, current: AnyTarget | None = None) -> Draft:
         raise Rejected("INVALID_REQUEST", detail, [Flaw("", detail)])
     if rule is None:
         try:
-            found, rules = targets.check(targets.unmask(target, current))
+            return targets.check(targets.unmask(target, current))[1]
         except Rejected as error:
             raise Rejected(
                 error.code, error.detail, [Flaw("/target" + each.pointer, each.detail) for each in error.flaws]
             ) from None
-        return Draft(found.id, rules)
     named = {"id": "rule", **rule} if isinstance(rule, dict) else rule
     try:
-        return Draft(None, targets.check({**_HOST, "rules": [named]})[1])
+        return targets.check({**_HOST, "rules": [named]})[1]
     except Rejected as error:
         flaws = [Flaw("/rule" + each.pointer.removeprefix("/rules/0"), each.detail) for each in error.flaws]
         raise Rejected("INVALID_RULES", f"the rule is not valid: {flaws[0].pointer}: {flaws[0].detail}", flaws) from None

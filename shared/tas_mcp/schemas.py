@@ -19,7 +19,7 @@ from jsonschema_rs import RegexOptions, ValidationError, Validator
 from msgspec import Struct
 
 from tas_mcp.errors import Flaw, Rejected
-from tas_mcp.validation import escape, flaw
+from tas_mcp.validation import escape, flaw, invalid
 
 MAX_NAME_BYTES = 255
 MAX_SCHEMA_BYTES = 262_144
@@ -219,6 +219,4 @@ def _short(detail: str) -> str:
 
 
 def _invalid(flaws: list[Flaw]) -> Rejected:
-    what = "; ".join(f"{each.pointer or 'document'}: {each.detail}" for each in flaws[:3])
-    more = f" (and {len(flaws) - 3} more)" if len(flaws) > 3 else ""
-    return Rejected("INVALID_SCHEMA", f"the schema is not valid: {what}{more}", flaws)
+    return invalid("INVALID_SCHEMA", "schema", flaws)

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from tas_mcp.errors import Flaw
+from tas_mcp.errors import Flaw, Rejected
 
 MAX_FLAWS = 100
 
@@ -25,6 +25,13 @@ _PATH = re.compile(r"(.*) - at `(?:key` in `)?\$(.*)`", re.DOTALL)
 def escape(name: str) -> str:
     """A member name as one reference token of a JSON pointer."""
     return name.replace("~", "~0").replace("/", "~1")
+
+
+def invalid(code: str, what: str, flaws: Sequence[Flaw]) -> Rejected:
+    """The refusal of a document: ``what`` it is, and the first three of its flaws in words."""
+    first = "; ".join(f"{each.pointer or 'document'}: {each.detail}" for each in flaws[:3])
+    more = f" (and {len(flaws) - 3} more)" if len(flaws) > 3 else ""
+    return Rejected(code, f"the {what} is not valid: {first}{more}", flaws)
 
 
 def flaw(error: Exception) -> Flaw:

@@ -4,8 +4,8 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -72,14 +72,9 @@ REFUSALS = frozenset(
 """What time does not heal; people may, and redrive. All others may be tried again."""
 
 
-@asynccontextmanager
-async def open_grpc(target: GrpcTarget, guard: Guard) -> AsyncIterator["Grpc"]:
+def open_grpc(target: GrpcTarget, guard: Guard) -> aclosing["Grpc"]:
     """Open a sender: it connects with the first call."""
-    sender = Grpc(target, guard)
-    try:
-        yield sender
-    finally:
-        await sender.close()
+    return aclosing(Grpc(target, guard))
 
 
 class _Channel:
@@ -159,7 +154,7 @@ class Grpc:
                 503, f"the health check was answered with {health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)}"
             )
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         for task in self._closing:
             task.cancel()
         await asyncio.gather(*self._closing, return_exceptions=True)

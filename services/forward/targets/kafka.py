@@ -9,8 +9,8 @@ address aiokafka connects then: who may not trust the owners of targets keeps Ka
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
+from contextlib import aclosing, suppress
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer, errors
@@ -55,14 +55,9 @@ class _Record(NamedTuple):
 _Starting = asyncio.Task[AIOKafkaProducer]
 
 
-@asynccontextmanager
-async def open_kafka(target: KafkaTarget, guard: Guard) -> AsyncIterator["Kafka"]:
+def open_kafka(target: KafkaTarget, guard: Guard) -> aclosing["Kafka"]:
     """Open a sender: it connects with the first delivery."""
-    sender = Kafka(target, guard)
-    try:
-        yield sender
-    finally:
-        await sender.close()
+    return aclosing(Kafka(target, guard))
 
 
 class Kafka:
@@ -112,7 +107,7 @@ class Kafka:
             self._retire(current)
             raise Failed(0, "no broker answered a request for metadata")
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         if self._current is not None:
             self._retire(self._current)
         if self._ending:

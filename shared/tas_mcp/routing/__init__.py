@@ -15,7 +15,7 @@ from tas_mcp.routing.conditions import Condition, ConditionError, Node, Why, com
 from tas_mcp.routing.fields import FieldSyntaxError, compile_field
 from tas_mcp.routing.operators import OPERATORS
 from tas_mcp.routing.rules import Decision, Rule, RuleSet, compile_rules
-from tas_mcp.routing.transforms import Output, Reshape, Transform, TransformError, TransformFailed, compile_transform
+from tas_mcp.routing.transforms import Output, Reshape, Transform, TransformError, TransformFailed, compile_transform, is_template
 from tas_mcp.routing.view import MISSING, Missing, View, payload_text
 
 __all__ = [
@@ -45,5 +45,6 @@ __all__ = [
     "compile_field",
     "compile_rules",
     "compile_transform",
+    "is_template",
     "payload_text",
 ]

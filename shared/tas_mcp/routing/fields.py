@@ -38,6 +38,8 @@ class Every(Enum):
 
 EVERY: Final = Every.EVERY
 Step = str | int | Every
+Steps = tuple[str | int, ...]
+"""To one place."""
 
 _STEP = re.compile(
     r"""
@@ -102,19 +104,17 @@ def compile_each(text: str) -> Each | None:
     if not _is_path(text) or len(text) > MAX_LENGTH or EVERY not in (steps := parse_path(text)):
         return None
     first, *rest = _split(steps)
-    start = _walk(first)
-    walks = [_walk(part) for part in rest]
 
     def each(view: View) -> list[Any]:
-        values = [start(view.data)]
-        for walk in walks:
-            values = [walk(item) for value in values if type(value) is list for item in value]
+        values = [walk(view.data, first)]
+        for part in rest:
+            values = [walk(item, part) for value in values if type(value) is list for item in value]
         return [value for value in values if value is not MISSING]
 
     return each
 
 
-def _split(steps: tuple[Step, ...]) -> list[tuple[str | int, ...]]:
+def _split(steps: tuple[Step, ...]) -> list[Steps]:
     """The steps before, between and after those to every element."""
     parts: list[list[str | int]] = [[]]
     for step in steps:
@@ -145,24 +145,22 @@ def _path(steps: tuple[Step, ...]) -> Field:
         return attrgetter("data")
     if len(steps) == 1 and isinstance(steps[0], str):
         return _member(steps[0])
-    walk = _walk(_split(steps)[0])
-    return lambda view: walk(view.data)
+    [walked] = _split(steps)
+    return lambda view: walk(view.data, walked)
 
 
-def _walk(steps: tuple[str | int, ...]) -> Callable[[object], object]:
-    def walk(value: Any) -> object:
-        for step in steps:
-            if isinstance(step, str):
-                if type(value) is not dict:
-                    return MISSING
-                value = value.get(step, MISSING)
-            elif type(value) is list and -len(value) <= step < len(value):
-                value = value[step]
-            else:
+def walk(value: Any, steps: Steps) -> Any:
+    """What lies there, or ``MISSING``."""
+    for step in steps:
+        if isinstance(step, str):
+            if type(value) is not dict:
                 return MISSING
-        return value
-
-    return walk
+            value = value.get(step, MISSING)
+        elif type(value) is list and -len(value) <= step < len(value):
+            value = value[step]
+        else:
+            return MISSING
+    return value
 
 
 def _member(name: str) -> Field:

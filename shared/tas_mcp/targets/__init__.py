@@ -23,7 +23,7 @@ from tas_mcp.targets.nats import NatsConfig, NatsTarget
 from tas_mcp.targets.policies import BreakerPolicy, Exponential, HealthCheck, RateLimit, Retry
 from tas_mcp.targets.target import Config, Removed, Target, check_config, check_id, check_split
 from tas_mcp.targets.tls import Tls
-from tas_mcp.validation import flaw, flaws, mended
+from tas_mcp.validation import flaw, flaws, invalid, mended
 
 __all__ = [
     "AnyTarget",
@@ -157,6 +157,4 @@ def _check_texts(target: AnyTarget) -> list[Flaw]:
 
 
 def _invalid(flaws: list[Flaw]) -> Rejected:
-    what = "; ".join(f"{each.pointer or 'document'}: {each.detail}" for each in flaws[:3])
-    more = f" (and {len(flaws) - 3} more)" if len(flaws) > 3 else ""
-    return Rejected("INVALID_TARGET", f"the target is not valid: {what}{more}", flaws)
+    return invalid("INVALID_TARGET", "target", flaws)

@@ -6,16 +6,12 @@ from operator import attrgetter
 
 from tas_mcp.errors import Flaw
 from tas_mcp.messages import Event
-from tas_mcp.routing import Transform, TransformError, TransformFailed, View, compile_transform
+from tas_mcp.routing import Transform, TransformError, TransformFailed, View, compile_transform, is_template
 
 _MEMBER = re.compile(r"\{\{\s*event\.(event_id|event_type|source)\s*\}\}")
 
 Render = Callable[[Event], str]
 """Raises ``TransformFailed``."""
-
-
-def is_template(text: str) -> bool:
-    return "{{" in text or "{%" in text
 
 
 def compile_text(text: str) -> Render:

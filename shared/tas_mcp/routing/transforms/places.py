@@ -7,10 +7,8 @@ the old value, which other targets are still reading.
 from typing import Any, Final, NamedTuple, cast
 
 from tas_mcp.routing.equality import kind
-from tas_mcp.routing.fields import ATTRIBUTES, FieldSyntaxError, compile_field, parse_path
+from tas_mcp.routing.fields import ATTRIBUTES, FieldSyntaxError, Steps, compile_field, parse_path, walk
 from tas_mcp.routing.view import MISSING
-
-Steps = tuple[str | int, ...]
 
 WRITABLE: Final = "metadata.<key>, data or data.<path>"
 _IDENTITY: Final = {
@@ -50,20 +48,6 @@ def parse_place(text: str, *, attributes: bool = False) -> Place:
     return Place(text, "data", cast(Steps, parse_path(text)))
 
 
-def read(value: Any, steps: Steps) -> Any:
-    """What lies there, or ``MISSING``."""
-    for step in steps:
-        if isinstance(step, str):
-            if not isinstance(value, dict):
-                return MISSING
-            value = value.get(step, MISSING)
-        elif isinstance(value, list) and -len(value) <= step < len(value):
-            value = value[step]
-        else:
-            return MISSING
-    return value
-
-
 def written(value: Any, steps: Steps, new: Any) -> Any:
     """``value`` with ``new`` in that place. Objects on the way are made where there is nothing, or null.
 
@@ -90,7 +74,7 @@ def written(value: Any, steps: Steps, new: Any) -> Any:
 
 def removed(value: Any, steps: Steps) -> Any:
     """``value`` without that place, or ``value`` itself where it is not there. An element leaves no gap in its array."""
-    if read(value, steps) is MISSING:
+    if walk(value, steps) is MISSING:
         return value
     step, rest = steps[0], steps[1:]
     copy: Any = dict(value) if isinstance(value, dict) else list(value)

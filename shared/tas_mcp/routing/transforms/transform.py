@@ -17,10 +17,10 @@ from msgspec import Raw, Struct
 from tas_mcp.errors import Flaw
 from tas_mcp.messages import Event
 from tas_mcp.routing.equality import kind
-from tas_mcp.routing.fields import FieldSyntaxError
+from tas_mcp.routing.fields import FieldSyntaxError, walk
 from tas_mcp.routing.transforms.budget import Budget, Exhausted
 from tas_mcp.routing.transforms.expressions import Evaluate, ExpressionSyntaxError, compile_expression
-from tas_mcp.routing.transforms.places import Place, Unwritable, parse_place, read, removed, written
+from tas_mcp.routing.transforms.places import Place, Unwritable, parse_place, removed, written
 from tas_mcp.routing.transforms.templates import Render, TemplateSyntaxError, compile_text, compile_value, described, is_template
 from tas_mcp.routing.view import MISSING, View, payload_text
 from tas_mcp.validation import escape
@@ -96,7 +96,7 @@ class _Draft:
 
     def read(self, place: Place) -> Any:
         if place.root == "data":
-            return read(self.data, place.steps)
+            return walk(self.data, place.steps)
         return self.metadata.get(str(place.steps[0]), MISSING)
 
     def write(self, place: Place, value: Any) -> None:
