@@ -4,7 +4,7 @@ from typing import Any
 
 from aiohttp import web
 
-from services.control.requests import etag, guarded, json_body, note, page, precondition
+from services.control.requests import after, changed, etag, guarded, json_body, note, page, precondition
 from services.control.schemas import Entry, Saved, Schemas, missing
 from services.control.topology import Topology
 from tas_mcp.http import json_response
@@ -29,9 +29,7 @@ class _Api:
 
     async def list(self, request: web.Request) -> web.StreamResponse:
         asked = page(request)
-        rest = [entry for entry in await self._schemas.all() if entry.name > asked.cursor]
-        items = rest[: asked.limit]
-        following = items[-1].name if len(rest) > len(items) else None
+        items, following = after(await self._schemas.all(), lambda entry: entry.name, asked)
         return json_response({"items": [_shown(entry) for entry in items], "next": following})
 
     async def get(self, request: web.Request) -> web.StreamResponse:
@@ -58,7 +56,4 @@ def _shown(entry: Entry) -> dict[str, Any]:
 
 
 def _saved(name: str, saved: Saved, status: str) -> web.Response:
-    body: dict[str, Any] = {"status": status, "event_type": name}
-    if not saved.in_force:
-        body["in_force"] = False
-    return json_response(body, headers={"ETag": etag(saved.revision)})
+    return changed({"status": status, "event_type": name}, saved.revision, saved.in_force)

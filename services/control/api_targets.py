@@ -9,7 +9,7 @@ from aiohttp import web
 from services.control.audit import Audit
 from services.control.editing import Editor, Queue, Saved, missing
 from services.control.readings import Readings
-from services.control.requests import choice, etag, guarded, json_body, note, page, precondition
+from services.control.requests import after, changed, choice, etag, guarded, json_body, note, page, precondition
 from services.control.store import Entry, Store
 from services.control.topology import Topology
 from tas_mcp import targets
@@ -64,10 +64,10 @@ class _Api:
         target_id, switch = request.match_info["id"], request.path.rpartition("/")[2]
         action, changes = SWITCHES[switch]
         why = note(request)
-        changed = await self._editor.change(target_id, changes, precondition(request), why, action)
+        switched = await self._editor.change(target_id, changes, precondition(request), why, action)
         if switch == "enable" and await self._revive(target_id):
             await self._audit.record("targets", "revived", target_id, why)
-        return saved(changed, "updated")
+        return saved(switched, "updated")
 
     async def _revive(self, target_id: str) -> bool:
         """Forget that it was gone, or down; whether it was."""
@@ -97,9 +97,7 @@ class _Api:
         entries = [entry for entry in await self._store.all() if not entry.removed]
         if form == "map":
             return json_response({entry.id: shown(entry) for entry in entries})
-        rest = [entry for entry in entries if entry.id > asked.cursor]
-        items = rest[: asked.limit]
-        following = items[-1].id if len(rest) > len(items) else None
+        items, following = after(entries, lambda entry: entry.id, asked)
         return json_response({"items": [shown(entry) for entry in items], "next": following})
 
 
@@ -110,7 +108,4 @@ def shown(entry: Entry) -> dict[str, Any]:
 
 def saved(change: Saved, status: str, code: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     """The answer to a change."""
-    body: dict[str, Any] = {"status": status, "target_id": change.target_id}
-    if not change.in_force:
-        body["in_force"] = False
-    return json_response(body, code, {"ETag": etag(change.revision), **(headers or {})})
+    return changed({"status": status, "target_id": change.target_id}, change.revision, change.in_force, code, headers)

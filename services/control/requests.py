@@ -10,7 +10,7 @@ from aiohttp import web
 from services.control.store import Note
 from services.control.topology import Topology
 from tas_mcp.errors import Flaw, Rejected
-from tas_mcp.http import Handler, answering, problem, read_body
+from tas_mcp.http import Handler, answering, json_response, problem, read_body
 from tas_mcp.validation import flaw
 
 BODY_BYTES = 1_048_576
@@ -34,6 +34,7 @@ class Record(Protocol):
 
 
 R = TypeVar("R", bound=Record)
+E = TypeVar("E")
 
 _TAG = re.compile(r'(?:W/)?"([^"]*)"\Z').match
 
@@ -174,6 +175,21 @@ async def each_of(
         if done:
             await told(done, len(failures))
     return done, {"failed": len(failures), "failures": failures[:SHOWN_FAILURES]}
+
+
+def after(entries: Iterable[E], key: Callable[[E], str], asked: Page) -> tuple[list[E], str | None]:
+    """The page of a list that is sorted by its key, and the cursor of the next one."""
+    rest = [entry for entry in entries if key(entry) > asked.cursor]
+    items = rest[: asked.limit]
+    return items, key(items[-1]) if len(rest) > len(items) else None
+
+
+def changed(
+    body: dict[str, Any], revision: int, in_force: bool, code: int = 200, headers: dict[str, str] | None = None
+) -> web.Response:
+    """The answer to a change of a document."""
+    told = body if in_force else {**body, "in_force": False}
+    return json_response(told, code, {"ETag": etag(revision), **(headers or {})})
 
 
 def etag(revision: int) -> str:

@@ -78,17 +78,16 @@ class Gate:
         now = time.time()
         limit = self._concurrency.limit
         self._concurrency.succeeded(time.monotonic(), seconds, under_way)
+        turned: dict[str, object] = {}
         if self._breaker is not None:
             was = self._breaker.state
             self._breaker.succeeded(now)
-            if was is not self._breaker.state:
-                self._statuses.note(self._target.id, open_until=0.0, closed_at=now, probe_until=0.0, last_success=now)
-                self._heed()
+            turned = self._turned(was, now)
         if limit != self._concurrency.limit:
             self._tell()
-        if now - self._noted > SUCCESS_SECONDS:
+        if turned or now - self._noted > SUCCESS_SECONDS:
             self._noted = now
-            self._statuses.note(self._target.id, last_success=now)
+            self._statuses.note(self._target.id, last_success=now, **turned)
 
     def failed(self, failure: Failed | Refused) -> None:
         """An attempt failed. What is an answer is a sign of life: 4xx and 429 do not trip the breaker."""
@@ -103,11 +102,7 @@ class Gate:
                 self._breaker.failed(now)
             else:
                 self._breaker.succeeded(now)
-            if was is not self._breaker.state:
-                notes |= {"open_until": self._breaker.open_until, "probe_until": 0.0}
-                if self._breaker.state is State.CLOSED:
-                    notes["closed_at"] = now
-                self._heed()
+            notes |= self._turned(was, now)
         if limit != self._concurrency.limit:
             self._tell()
         self._statuses.note(self._target.id, **notes)
@@ -128,10 +123,7 @@ class Gate:
                 breaker.probe()
             elif was is State.CLOSED:
                 breaker.succeeded(now)
-            if was is not breaker.state:
-                if breaker.state is State.OPEN:
-                    notes |= {"open_until": breaker.open_until, "probe_until": 0.0}
-                self._heed()
+            notes |= self._turned(was, now)
         self._statuses.note(self._target.id, **notes)
 
     async def disable(self, failure: Gone) -> None:
@@ -166,6 +158,17 @@ class Gate:
             breaker.adopt(max(self._statuses.of(target.id).probe_until, now + 1.0), 0.0, now)
             self._heed()
         return taken
+
+    def _turned(self, was: State, now: float) -> dict[str, object]:
+        """Act on a breaker that is in another state than it was; what the other replicas are to know of that."""
+        breaker = self._breaker
+        if breaker is None or breaker.state is was:
+            return {}
+        self._heed()
+        if breaker.state is State.HALF_OPEN:
+            return {}
+        told: dict[str, object] = {"open_until": breaker.open_until, "probe_until": 0.0}
+        return told | {"closed_at": now} if breaker.state is State.CLOSED else told
 
     def _tell(self) -> None:
         self.width = self._width()

@@ -1,6 +1,5 @@
 """The forward service: its parts, put together."""
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -40,28 +39,24 @@ async def forward(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     dispatcher = Dispatcher(lane)
 
     async def changed(documents: Sequence[Document]) -> None:
-        await asyncio.wait([known], timeout=STATUS_SECONDS)
+        await followed.first(STATUS_SECONDS)
         await dispatcher.use(documents)
 
     targets = Follower(connection, subjects.TARGETS_BUCKET, changed)
     ops.check("targets", lambda: targets.trouble)
     ops.check("lanes", lambda: dispatcher.trouble)
     ops.check("outcomes", lambda: outcomes.trouble)
-    known = asyncio.create_task(followed.loaded.wait())
-    try:
-        async with (
-            presences.running(),
-            announcer.running(),
-            outcomes.running(),
-            statuses.running(),
-            followed.running(),
-            dispatcher.running(),
-            targets.running(),
-            Trials(connection, guard).running(),
-        ):
-            yield
-    finally:
-        known.cancel()
+    async with (
+        presences.running(),
+        announcer.running(),
+        outcomes.running(),
+        statuses.running(),
+        followed.running(),
+        dispatcher.running(),
+        targets.running(),
+        Trials(connection, guard).running(),
+    ):
+        yield
 
 
 def main() -> None:

@@ -1,8 +1,7 @@
 """The ingest service: its parts, put together."""
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from services.ingest import http
 from services.ingest.express import Express
@@ -34,9 +33,7 @@ async def ingest(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     runtime.ops.check("schemas", lambda: follower.trouble, schemas.faults.note)
     publisher = Publisher(connection, window=settings.publish_window)
     async with publisher.running(), follower.running(), announcer.running():
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LOAD_SECONDS):
-                await follower.loaded.wait()
+        await follower.first(LOAD_SECONDS)
         intake = Intake(publisher, Limits(settings.max_event_bytes, settings.max_depth, settings.max_metadata), schemas)
         runtime.front = lane = Express(settings, intake) if settings.express else None
         runtime.mount(http.routes(settings, intake, lane), settings.max_batch_bytes + 1)

@@ -42,13 +42,7 @@ class Schemas:
 
     def use(self, changes: Sequence[Document]) -> None:
         """Take account of changed documents. One that is not valid leaves its predecessor in force."""
-        for change in changes:
-            self.revision = max(self.revision, change.revision)
-            try:
-                self._change(change)
-                self.faults.clear(change.key)
-            except Rejected as error:
-                self.faults.add(change, error)
+        self.revision = max(self.revision, self.faults.use(changes, self._change))
         self._book = SchemaBook(self._schemas.values())
         self.active = bool(self._book)
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from tas_mcp import status, targets
 from tas_mcp.documents import Document, Faults
-from tas_mcp.errors import Rejected
 from tas_mcp.routing import Route, RuleBook
 from tas_mcp.targets import AnyTarget, Removed
 
@@ -23,13 +22,7 @@ class Rules:
 
     async def use(self, changes: Sequence[Document]) -> None:
         """Take account of changed documents. One that is not valid leaves its predecessor in force."""
-        for change in changes:
-            self.revision = max(self.revision, change.revision)
-            try:
-                self._change(change)
-                self.faults.clear(change.key)
-            except Rejected as error:
-                self.faults.add(change, error)
+        self.revision = max(self.revision, self.faults.use(changes, self._change))
         self._build()
 
     async def use_statuses(self, changes: Sequence[Document]) -> None:

@@ -9,7 +9,7 @@ every second, and after each reconnect, finds what no hint told. (nats-py's ``wa
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
 from tas_mcp import subjects, telemetry
@@ -104,6 +104,17 @@ class Faults:
         self._kind = kind
         self._details: dict[str, str] = {}
 
+    def use(self, changes: Sequence[Document], change: Callable[[Document], None]) -> int:
+        """Have ``change`` take each document; one that it rejects stays a fault until a newer one is taken. The newest revision
+        among them, 0 where there is none."""
+        for each in changes:
+            try:
+                change(each)
+                self.clear(each.key)
+            except Rejected as error:
+                self.add(each, error)
+        return max((each.revision for each in changes), default=0)
+
     def clear(self, key: str) -> None:
         """The newest revision is in force."""
         self._details.pop(key, None)
@@ -168,6 +179,12 @@ class Follower:
             with self._connection.watched(up=self._look.set):
                 async with background(self._follow()):
                     yield self
+
+    async def first(self, seconds: float) -> None:
+        """Wait until the bucket was read once, but no longer than that."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.loaded.wait()
 
     async def _follow(self) -> None:
         while True:
