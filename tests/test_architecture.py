@@ -18,6 +18,7 @@ PURE = (
     "tas_mcp.messages",
     "tas_mcp.subjects",
     "tas_mcp.errors",
+    "tas_mcp.callers",
     "tas_mcp.durations",
     "tas_mcp.targets",
     "tas_mcp.validation",

@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 import msgspec
 from msgspec import Raw
 
-from services.ingest.intake import Accepted, Counted, Intake
+from services.ingest.intake import Accepted, Counted, Intake, Settle
+from tas_mcp import submission
+from tas_mcp.callers import Caller
 from tas_mcp.errors import Rejected, TasError
 from tas_mcp.validation import flaw
 
@@ -36,7 +39,7 @@ def read(body: bytes, max_bytes: int, max_events: int) -> Sequence[Raw]:
     return entries
 
 
-async def submit(entries: Sequence[Raw], intake: Intake, counted: Counted) -> list[Accepted | TasError]:
+async def submit(entries: Sequence[Raw], intake: Intake, caller: Caller, counted: Counted) -> list[Accepted | TasError]:
     """Store the entries; what came of each, in their order."""
     answers: dict[int, Accepted | TasError] = {}
     done = asyncio.Event()
@@ -49,6 +52,7 @@ async def submit(entries: Sequence[Raw], intake: Intake, counted: Counted) -> li
     for index, entry in enumerate(entries):
         if index % SLICE == 0:
             await intake.room()
-        intake.submit(entry, counted, lambda answer, index=index: settle_at(index, answer))  # type: ignore[misc]
+        settle: Settle = partial(settle_at, index)
+        intake.submit(entry, len(entry), submission.read, caller, counted, settle)
     await done.wait()
     return [answers[index] for index in range(len(entries))]

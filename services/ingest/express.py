@@ -23,7 +23,8 @@ from services.ingest.answers import Answer
 from services.ingest.heads import Head, Heads, promising
 from services.ingest.intake import Accepted, Counted, Intake
 from services.ingest.settings import Settings
-from tas_mcp import telemetry
+from tas_mcp import submission, telemetry
+from tas_mcp.callers import ANYBODY
 from tas_mcp.errors import Rejected, TasError
 from tas_mcp.http import HEADER_SECONDS, ProtocolFactory, fit_request_id
 
@@ -255,14 +256,14 @@ class Connection(asyncio.Protocol):
         slot = _Slot(self, head)
         self._owed.append(slot)
         if not head.batch:
-            express.intake.submit(body, express.counted, slot.settle)
+            express.intake.submit(body, len(body), submission.read, ANYBODY, express.counted, slot.settle)
             return
         try:
             entries = batch.read(body, *express.batch_limits)
         except Rejected as error:
             slot.settle(error)
             return
-        slot.task = asyncio.create_task(batch.submit(entries, express.intake, express.counted))
+        slot.task = asyncio.create_task(batch.submit(entries, express.intake, ANYBODY, express.counted))
         slot.task.add_done_callback(slot.settle_batch)
 
     def flush(self) -> None:

@@ -11,6 +11,8 @@ from services.ingest.express import Express
 from services.ingest.intake import Accepted, Counted, Intake
 from services.ingest.paths import BATCH_PATH, EVENTS_PATH
 from services.ingest.settings import Settings
+from tas_mcp import submission
+from tas_mcp.callers import ANYBODY
 from tas_mcp.errors import Rejected, TasError
 from tas_mcp.http import Handler, answering, failure, read_body, request_id
 
@@ -52,7 +54,7 @@ def take_one(settings: Settings, intake: Intake) -> Handler:
             if not future.done():  # done: the request was cancelled
                 future.set_result(answer)
 
-        intake.submit(body, counted, settle)
+        intake.submit(body, len(body), submission.read, ANYBODY, counted, settle)
         answer = await future
         return response(answers.one(answer, request_id(request) if isinstance(answer, TasError) else ""))
 
@@ -73,7 +75,7 @@ def take_batch(settings: Settings, intake: Intake) -> Handler:
         check_headers(request.headers)
         body = await read_event(request, settings.body_seconds)
         entries = batch.read(body, settings.max_batch_bytes, settings.max_batch_events)
-        return response(answers.batch(await batch.submit(entries, intake, counted), request_id(request)))
+        return response(answers.batch(await batch.submit(entries, intake, ANYBODY, counted), request_id(request)))
 
     return handle
 

@@ -6,16 +6,18 @@ event.
 
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 from services.ingest.ids import uuid7
 from services.ingest.schemas import Schemas
 from tas_mcp import subjects, telemetry
 from tas_mcp.broker import Publisher
+from tas_mcp.callers import Caller
 from tas_mcp.errors import Overloaded, Rejected, TasError, Unavailable
-from tas_mcp.messages import PubAck, encode, event_key
-from tas_mcp.submission import Limits, read
+from tas_mcp.messages import Event, PubAck, encode, event_key
+from tas_mcp.submission import Limits
 
 EVENTS = telemetry.counter("mcp_events", "Events submitted, by what came of them", ["protocol", "outcome"])
 EVENT_BYTES = telemetry.histogram("mcp_event_bytes", "Size of accepted events as submitted", buckets=telemetry.SIZE_BUCKETS)
@@ -30,7 +32,11 @@ class Accepted(Struct):
     duplicate: bool | UnsetType = UNSET
 
 
+T = TypeVar("T")
+
 Settle = Callable[[Accepted | TasError], None]
+Reader = Callable[[T, Limits, int, Callable[[int], str]], tuple[Event, object]]
+"""Makes what a protocol was given into an event, and its data decoded: see ``tas_mcp.submission.read``."""
 
 
 class Counted:
@@ -68,10 +74,10 @@ class Intake:
         """Wait until more events can be taken without refusing them."""
         await self._publisher.room()
 
-    def submit(self, body: bytes | Raw, counted: Counted, settle: Settle) -> None:
-        """Check and store one event; ``settle`` is called exactly once, now or later."""
+    def submit(self, given: T, size: int, read: Reader[T], caller: Caller, counted: Counted, settle: Settle) -> None:
+        """Check and store one event of ``size`` bytes, as ``read`` makes it of what was given; ``settle`` is called exactly once,
+        now or later."""
         began = time.perf_counter()
-        size = len(body)
 
         def stored(ack: PubAck | TasError) -> None:
             if isinstance(ack, TasError):
@@ -84,7 +90,8 @@ class Intake:
             settle(answer)
 
         try:
-            event, data = read(body, self.limits, time.time_ns(), uuid7)
+            caller.require("events:write")
+            event, data = read(given, self.limits, time.time_ns(), uuid7)
             if self._schemas.active:
                 self._schemas.check(event, data)
             key = event_key(event.source, event.event_id)
