@@ -62,7 +62,7 @@ IMPURE = re.compile(
 OWNERS = {
     "aiokafka": ("services.forward.targets.kafka",),
     "cel": ("tas_mcp.routing",),
-    "cryptography": ("tas_mcp.signature",),
+    "cryptography": ("tas_mcp.signature", "tas_mcp.tls"),
     "grpc": ("services.ingest.grpc", "services.forward.targets.grpc"),
     "httptools": ("services.ingest.heads", "services.forward.connection"),
     "jsonata": ("tas_mcp.routing",),

@@ -4,13 +4,12 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from tas_mcp.settings import Count, Port, Seconds, ServiceSettings
+from tas_mcp.settings import Count, PublicSettings, Seconds
 
 
-class Settings(ServiceSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Settings(PublicSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``TAS_STORE_BYTES=1073741824`` overrides ``store_bytes``."""
 
-    http_port: Port = 8080
     store_bytes: Count = 10 * 1024**3
     """How much all streams together may store; each gets a fixed share."""
     replicas: Annotated[int, Meta(ge=1, le=5)] = 1

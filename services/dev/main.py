@@ -88,9 +88,13 @@ async def dev(options: Options, say: Callable[[str], None], show: Callable[[str,
             routes = [route for runtime in runtimes for route in runtime.routes]
             app = application([*routes, *ops.routes(metrics=True)], max(runtime.max_body for runtime in runtimes))
             front = next((runtime.front for runtime in runtimes if runtime.front), None)
-            port = await stack.enter_async_context(listening(app, main.host, main.http_port, what="TAS_HTTP_PORT", front=front))
-            base = f"http://{main.host}:{port}"
+            context = next((runtime.context for runtime in runtimes if runtime.context), None)
+            door = listening(app, main.host, main.http_port, what="TAS_HTTP_PORT", front=front, tls=context)
+            port = await stack.enter_async_context(door)
+            base = f"{'https' if context else 'http'}://{main.host}:{port}"
             if options.demo:
+                if context:
+                    raise Misconfigured("--demo speaks to the gateway without TLS: unset TAS_TLS_CERT_FILE and TAS_TLS_KEY_FILE")
                 await stack.enter_async_context(demo(base, options.demo_port, show))
             say(welcome(base, url, data if options.data else None, options.demo))
             entered = stack.pop_all()

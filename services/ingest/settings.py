@@ -1,12 +1,11 @@
 """The settings of the ingest service."""
 
-from tas_mcp.settings import Count, Port, ServiceSettings
+from tas_mcp.settings import Count, PublicSettings
 
 
-class Settings(ServiceSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Settings(PublicSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``TAS_HTTP_PORT=8081`` overrides ``http_port``."""
 
-    http_port: Port = 8080
     max_event_bytes: Count = 1_048_576
     max_batch_events: Count = 1000
     max_batch_bytes: Count = 10_485_760

@@ -51,6 +51,11 @@ PROBLEM_JSON = "application/problem+json"
 HEADER_SECONDS = 30.0
 """How long a connection may be idle, or take to send its request headers (aiohttp: the same timer)."""
 
+HANDSHAKE_SECONDS = 10.0
+"""How long a TLS handshake may take."""
+FAREWELL_SECONDS = 2.0
+"""How long the other side may take to end TLS in good order, before its connection is cut."""
+
 BACKLOG = 1024
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z").match
@@ -251,6 +256,8 @@ class _Site(web.BaseSite):
             self._front.attach(factory) if self._front else factory,
             *self._address,
             ssl=self._ssl_context,
+            ssl_handshake_timeout=HANDSHAKE_SECONDS if self._ssl_context else None,
+            ssl_shutdown_timeout=FAREWELL_SECONDS if self._ssl_context else None,
             backlog=BACKLOG,
             reuse_port=self._reuse_port or None,
         )

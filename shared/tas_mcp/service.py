@@ -9,6 +9,7 @@ import asyncio
 import gc
 import os
 import signal
+import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -18,12 +19,12 @@ import msgspec
 import uvloop
 from aiohttp import web
 
-from tas_mcp import __version__, telemetry, workers
+from tas_mcp import __version__, telemetry, tls, workers
 from tas_mcp.broker import Connection, Publisher
 from tas_mcp.errors import Misconfigured
 from tas_mcp.http import Front, application, listening
 from tas_mcp.ops import Ops
-from tas_mcp.settings import PREFIX, ServiceSettings, load
+from tas_mcp.settings import PREFIX, PublicSettings, ServiceSettings, load
 
 log = telemetry.logger("service")
 
@@ -37,7 +38,11 @@ OPS_BODY_BYTES = 4096
 
 
 class Runtime:
-    """What a service is given: a broker link, a publisher, its ops state, and a door for its HTTP routes."""
+    """What a service is given: a broker link, a publisher, its ops state, and a door for its HTTP routes.
+
+    Raises:
+        Misconfigured: the certificates of the public ports cannot be used.
+    """
 
     def __init__(self, name: str, settings: ServiceSettings, ops: Ops) -> None:
         self.name = name
@@ -54,19 +59,31 @@ class Runtime:
         self.routes: list[web.RouteDef] = []
         self.max_body = 0
         self.front: Front | None = None
+        self.certificates = tls.certificates(settings) if isinstance(settings, PublicSettings) else None
+        """What the public ports show; None where they speak without TLS."""
 
     def mount(self, routes: Sequence[web.RouteDef], max_body: int) -> None:
         """Serve ``routes`` on the public port; ``max_body`` is the largest request body in bytes."""
         self.routes += routes
         self.max_body = max(self.max_body, max_body)
 
+    @property
+    def context(self) -> ssl.SSLContext | None:
+        """What the public ports listen with."""
+        return self.certificates.context if self.certificates else None
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Runtime"]:
-        """Keep the broker link while inside."""
+        """Keep the broker link, and follow the certificates, while inside."""
         self.ops.check("broker", lambda: self.connection.trouble)
-        with self.connection.watched(up=_count_connect, down=lambda: CONNECTED.set(0)):
-            async with self.connection.running(), self.publisher.running():
-                yield self
+        async with AsyncExitStack() as stack:
+            if certificates := self.certificates:
+                self.ops.check("certificate", lambda: "", lambda: certificates.note)
+                await stack.enter_async_context(certificates.running())
+            stack.enter_context(self.connection.watched(up=_count_connect, down=lambda: CONNECTED.set(0)))
+            await stack.enter_async_context(self.connection.running())
+            await stack.enter_async_context(self.publisher.running())
+            yield self
 
 
 def _count_connect() -> None:
@@ -111,16 +128,17 @@ async def serve(name: str, settings: S, service: Service[S], stop: asyncio.Event
                 else listening(ops_app, settings.host, settings.ops_port, what="TAS_OPS_PORT")
             )
             await stack.enter_async_context(service(settings, runtime))
-            if runtime.routes:
+            if runtime.routes and isinstance(settings, PublicSettings):
                 await stack.enter_async_context(
                     listening(
                         application([*runtime.routes, *ops.routes(metrics=False)], runtime.max_body),
                         settings.host,
-                        getattr(settings, "http_port"),  # noqa: B009  (only services with routes have one)
+                        settings.http_port,
                         what="TAS_HTTP_PORT",
                         reuse_port=bool(ops_socket),
                         drain_seconds=settings.drain_seconds,
                         front=runtime.front,
+                        tls=runtime.context,
                     )
                 )
             entered = stack.pop_all()

@@ -47,6 +47,19 @@ class ServiceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """How long a stop may take: what is in flight is finished, then the process ends."""
 
 
+class PublicSettings(ServiceSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a service has that clients connect to."""
+
+    http_port: Port = 8080
+    tls_cert_file: str = ""
+    """Our certificate and its chain, PEM; with it the ports speak TLS 1.3 only (the ops port: plain HTTP)."""
+    tls_key_file: str = ""
+    tls_client_ca_file: str = ""
+    """The authorities whose client certificates are taken, PEM."""
+    tls_client: Annotated[str, Meta(pattern="^(optional|required)$")] = "optional"
+    """Whether a client must have a certificate, once ``tls_client_ca_file`` is set."""
+
+
 S = TypeVar("S", bound=ServiceSettings)
 
 

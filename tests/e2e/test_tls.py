@@ -1,0 +1,99 @@
+"""The gateway behind TLS, as docs/security.md says, from its processes to a client on a socket."""
+
+import asyncio
+import re
+import shlex
+import shutil
+import ssl
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.certificates import Authority
+from tests.e2e.conftest import event
+from tests.e2e.system import BATCH, EVENTS, ROOT, TARGETS
+from tests.e2e.test_dev import Dev
+from tests.e2e.test_docs import blocks, commands
+from tests.shared.rig import until
+
+SECURITY = ROOT / "docs" / "security.md"
+AUTHORITY = Authority()
+
+
+def write(folder: Path) -> dict[str, str]:
+    """A new pair, swapped in as a whole, and the settings that name it."""
+    pair = AUTHORITY.issue()
+    for name, text in (("cert.pem", pair.certificate), ("key.pem", pair.key)):
+        (folder / "new").write_text(text)
+        (folder / "new").replace(folder / name)
+    return {"TAS_TLS_CERT_FILE": str(folder / "cert.pem"), "TAS_TLS_KEY_FILE": str(folder / "key.pem")}
+
+
+@pytest.fixture
+def dev(tmp_path: Path) -> Iterator[Dev]:
+    found = Dev(tmp_path, "--ephemeral", environ=write(tmp_path)).running()
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+async def test_certificates_change_under_load_and_no_client_notices(tmp_path: Path, dev: Dev) -> None:
+    """A new pair comes again and again. Of four clients two keep their connection, two make a new one for each request; two send
+    events only, over the express lane, two ask for targets too, which makes their connections aiohttp's."""
+    base = f"https://localhost:{dev.ports.http}"
+    assert base.replace("localhost", "127.0.0.1") in dev.out
+    context = ssl.create_default_context(cadata=AUTHORITY.certificate)
+    serials: set[str] = set()
+    accepted: list[int] = []
+    stop = asyncio.Event()
+
+    async def client(number: int) -> None:
+        connector = aiohttp.TCPConnector(ssl=context, force_close=number % 2 == 0)
+        async with aiohttp.ClientSession(base, connector=connector) as session:
+            while not stop.is_set():
+                async with session.post(EVENTS, json=event("tls")) as answer:
+                    accepted.append(answer.status)
+                async with session.post(BATCH, json=[event("tls")]) as answer:
+                    accepted.append(answer.status)
+                if number > 1:
+                    async with session.get(TARGETS) as answer:
+                        accepted.append(answer.status)
+
+    async def serial() -> str:
+        _, writer = await asyncio.open_connection("localhost", dev.ports.http, ssl=context)
+        found: str = writer.get_extra_info("peercert")["serialNumber"]
+        writer.close()
+        return found
+
+    async def shown() -> bool:
+        serials.add(await serial())
+        return len(serials) == rounds
+
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(4):
+            tasks.create_task(client(number))
+        for rounds in range(1, 4):  # noqa: B007
+            await until(shown, 20)
+            write(tmp_path)
+        stop.set()
+    assert len(accepted) > 12
+    assert set(accepted) == {200}
+    assert "Traceback" not in dev.err
+
+
+@pytest.mark.skipif(not (shutil.which("curl") and shutil.which("openssl")), reason="the commands are those of openssl and curl")
+def test_the_commands_of_the_document_work(tmp_path: Path) -> None:
+    make, start = blocks(SECURITY, "sh")[:2]
+    subprocess.run(make, shell=True, cwd=tmp_path, check=True, capture_output=True)
+    named = dict(re.findall(r"(TAS_\w+)=(\S+)", start))
+    dev = Dev(tmp_path, "--ephemeral", environ={name: str(tmp_path / file) for name, file in named.items()}).running()
+    try:
+        words = [word.replace(":8080", f":{dev.ports.http}") for word in commands(SECURITY)[0]]
+        done = subprocess.run([*words, "-sS", "--fail-with-body", "-m", "20"], cwd=tmp_path, capture_output=True, check=False)
+        assert (done.returncode, b'"accepted"' in done.stdout) == (0, True), shlex.join(words) + done.stderr.decode()
+    finally:
+        dev.close()
