@@ -306,13 +306,18 @@ class Connection:
 
 
 async def _ping(client: Client) -> None:
-    """Wait for the broker's answer to a ping, at most ``PING_DEADLINE_SECONDS``. nats-py waits with ``wait_for``, which in Python
-    3.11 swallows a cancellation that meets the answer; whoever cancelled would wait for ever."""
-    task = asyncio.current_task()
-    cancelled = task.cancelling() if task else 0
-    await client.rtt(PING_DEADLINE_SECONDS)
-    if task and task.cancelling() > cancelled:
-        raise asyncio.CancelledError
+    """Wait for the broker's answer to a ping, at most ``PING_DEADLINE_SECONDS``. Who stops waiting does not stop the ping: when
+    the answer to one that was cancelled comes, nats-py stops reading; and its ``wait_for`` in Python 3.11 swallows a cancellation
+    that meets the answer."""
+    ping = asyncio.ensure_future(client.rtt(PING_DEADLINE_SECONDS))
+    ping.add_done_callback(_over)
+    await asyncio.shield(ping)
+
+
+def _over(ping: "asyncio.Future[float]") -> None:
+    """Look at how it ended, as nobody else may."""
+    if not ping.cancelled():
+        ping.exception()
 
 
 async def _end(task: "asyncio.Task[None]") -> None:

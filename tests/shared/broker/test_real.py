@@ -291,3 +291,18 @@ async def test_an_ack_that_is_lost_with_the_server_is_sent_again(nats: NatsServe
 
             await until(acked)
         assert len(taken) == 1
+
+
+async def test_one_who_stops_waiting_for_a_flush_does_not_harm_the_link(nats: NatsServer) -> None:
+    lost: list[bool] = []
+    async with linked(nats.url) as broker:
+        with broker.connection.watched(down=lambda: lost.append(True)):
+            nats.pause()
+            waiting = asyncio.create_task(broker.connection.flush())
+            for _ in range(5):  # it has sent its ping
+                await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            nats.resume()
+            await broker.jetstream.call("INFO")
+            assert not lost
