@@ -36,6 +36,7 @@ PURE = (
     "services.forward.retry",
     "services.forward.cloudevents",
     "services.forward.formats",
+    "services.ingest.filters",
     "services.ingest.heads",
     "services.ingest.paths",
     "tas_mcp.submission",

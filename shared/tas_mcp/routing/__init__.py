@@ -11,7 +11,7 @@ The rules of the package:
 """
 
 from tas_mcp.routing.book import Explained, Match, Route, RuleBook, Split
-from tas_mcp.routing.conditions import Condition, ConditionError, Node, Why, compile_condition
+from tas_mcp.routing.conditions import Condition, ConditionError, Node, Why, compile_condition, compile_conditions
 from tas_mcp.routing.fields import FieldSyntaxError, compile_field
 from tas_mcp.routing.operators import OPERATORS
 from tas_mcp.routing.rules import Decision, Rule, RuleSet, compile_rules
@@ -42,6 +42,7 @@ __all__ = [
     "View",
     "Why",
     "compile_condition",
+    "compile_conditions",
     "compile_field",
     "compile_rules",
     "compile_transform",
