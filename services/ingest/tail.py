@@ -272,7 +272,7 @@ class Tail:
         began = time.perf_counter()
         for message in messages:
             sequence = message.sequence
-            if self._next is None or sequence < self._next:  # other listeners came, who start later
+            if not self._awaits(sequence):  # all who listened have left meanwhile, and others may have come, who start later
                 continue
             if self._live and (stored := _read(message)) is not None:
                 view = View(stored.event)
@@ -284,6 +284,9 @@ class Tail:
                 await asyncio.sleep(0)
                 began = time.perf_counter()
         return bool(messages)
+
+    def _awaits(self, sequence: int) -> bool:
+        return self._next is not None and sequence >= self._next
 
     def _step_back(self, last: int) -> None:
         """Start at the end of a stream that is shorter than it was."""
