@@ -74,7 +74,7 @@ async def dev(options: Options, say: Callable[[str], None], show: Callable[[str,
         url = await outer.enter_async_context(broker.embedded(data, options.nats_port))
         environ = {
             "TAS_ALLOWED_NETWORKS": LOOPBACK,
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if not name.startswith("TAS_NATS_")},  # of another broker
             "TAS_NATS_URL": url,
             "TAS_STORE_BYTES": str(broker.store_bytes(data)),
         }

@@ -13,6 +13,7 @@ import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -21,6 +22,7 @@ from aiohttp import web
 
 from tas_mcp import __version__, telemetry, tls, workers
 from tas_mcp.broker import Connection, Publisher
+from tas_mcp.broker.security import Tls, client_context
 from tas_mcp.errors import Misconfigured
 from tas_mcp.http import Front, application, listening
 from tas_mcp.ops import Ops
@@ -47,14 +49,7 @@ class Runtime:
     def __init__(self, name: str, settings: ServiceSettings, ops: Ops) -> None:
         self.name = name
         self.ops = ops
-        self.connection = Connection(
-            [url.strip() for url in settings.nats_url.split(",")],
-            name=f"tas-{name}",
-            user=settings.nats_user,
-            password=settings.nats_password,
-            creds=settings.nats_creds,
-            inbox_prefix=settings.nats_inbox_prefix,
-        )
+        self.connection = _connection(name, settings)
         self.publisher = Publisher(self.connection)
         self.routes: list[web.RouteDef] = []
         self.max_body = 0
@@ -84,6 +79,34 @@ class Runtime:
             await stack.enter_async_context(self.connection.running())
             await stack.enter_async_context(self.publisher.running())
             yield self
+
+
+def _connection(name: str, settings: ServiceSettings) -> Connection:
+    """The link to the broker that the settings name.
+
+    Raises:
+        Misconfigured: their certificates cannot be used.
+    """
+    servers = [url.strip() for url in settings.nats_url.split(",")]
+    files = settings.nats_ca_file, settings.nats_cert_file, settings.nats_key_file
+    tls = None
+    if any(files) or settings.nats_tls_first or any(url.startswith("tls:") for url in servers):
+        tls = Tls(partial(client_context, *files), settings.nats_tls_first)
+        try:
+            tls.context()
+        except OSError as error:
+            raise Misconfigured(f"TAS_NATS_CA_FILE, TAS_NATS_CERT_FILE, TAS_NATS_KEY_FILE: {error}") from None
+    return Connection(
+        servers,
+        name=f"tas-{name}",
+        user=settings.nats_user,
+        password=settings.nats_password,
+        token=settings.nats_token,
+        creds=settings.nats_creds,
+        nkey=settings.nats_nkey,
+        inbox_prefix=settings.nats_inbox_prefix or f"_INBOX_{name}",
+        tls=tls,
+    )
 
 
 def _count_connect() -> None:

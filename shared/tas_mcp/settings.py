@@ -18,7 +18,7 @@ from tas_mcp.errors import Misconfigured
 from tas_mcp.telemetry import LEVELS
 
 PREFIX = "TAS_"
-SECRETS = frozenset(("nats_password",))
+SECRETS = frozenset(("nats_password", "nats_token", "nats_nkey"))
 SERVICES = ("ingest", "process", "forward", "archive", "control", "mcp", "dev")
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
@@ -36,7 +36,18 @@ class ServiceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     nats_password: str = ""
     nats_creds: str = ""
     """Path of a NATS credentials file."""
-    nats_inbox_prefix: str = "_INBOX"
+    nats_token: str = ""
+    nats_nkey: str = ""
+    """The seed of an nkey user."""
+    nats_ca_file: str = ""
+    """The authorities that the broker's certificate is held against, PEM; the system's where none are named."""
+    nats_cert_file: str = ""
+    """Our certificate towards the broker and its chain, PEM."""
+    nats_key_file: str = ""
+    nats_tls_first: bool = False
+    """For a broker with ``handshake_first``: TLS from the first byte on."""
+    nats_inbox_prefix: str = ""
+    """Below which subject the broker answers this service; ``_INBOX_<service>`` where none is named."""
     host: str = "127.0.0.1"
     """The address that the ports are opened on."""
     ops_port: Port = 9090

@@ -11,7 +11,7 @@ from services.forward.formats import FORMATS
 from services.forward.guard import Guard
 from services.forward.tls import client_context
 from services.forward.verdict import Failed, Refused
-from tas_mcp.broker import Connection, Publisher
+from tas_mcp.broker import Connection, Publisher, security
 from tas_mcp.errors import Rejected, TasError, Unavailable
 from tas_mcp.messages import Event, webhook_id
 from tas_mcp.targets import NatsTarget, Tls
@@ -157,7 +157,8 @@ async def linked(endpoint: str, login: dict[str, str], tls: Tls | None, guard: G
         return [f"{'tls' if secure else 'nats'}://{f'[{address}]' if ':' in address else address}:{port}"], host
 
     context = client_context(tls) if secure else None
-    connection = Connection(endpoint.split(","), "tas-target", tls=context, where=where, **login)
+    encrypted = security.Tls(lambda: context) if context else None
+    connection = Connection(endpoint.split(","), "tas-target", tls=encrypted, where=where, **login)
     publisher = Publisher(connection, deadline=ACK_SECONDS) if jetstream else None
     link = Link(connection, publisher)
     with connection.watched(down=link.lost):

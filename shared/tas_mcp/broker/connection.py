@@ -11,15 +11,16 @@ dropped.
 import asyncio
 import itertools
 import secrets
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 from nats.aio.client import Client
 from nats.errors import Error
+from nkeys import NkeysError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from tas_mcp import telemetry
+from tas_mcp.broker.security import Tls, TlsClient
 from tas_mcp.broker.wire import FIRST_SID, Callback, Message, Wire, encode
 from tas_mcp.errors import Rejected, Unavailable
 
@@ -40,7 +41,9 @@ Where = Callable[[], Awaitable[tuple[list[str], str]]]
 
 class Connection:
     """A link that comes and goes. Everything may be called at any time; what needs the broker raises ``Unavailable`` at once
-    while the link is down. ``where`` is asked before each connect, for links that do not go to ``servers`` by their names."""
+    while the link is down. ``where`` is asked before each connect, for links that do not go to ``servers`` by their names.
+    ``creds`` is the path of a credentials file, which is read at each connect, ``nkey`` a seed. With ``tls`` nothing is said to a
+    server that has none."""
 
     def __init__(
         self,
@@ -51,14 +54,23 @@ class Connection:
         password: str = "",
         token: str = "",
         creds: str = "",
+        nkey: str = "",
         inbox_prefix: str = "",
-        tls: ssl.SSLContext | None = None,
+        tls: Tls | None = None,
         where: Where | None = None,
     ) -> None:
         self._servers = servers
         self._name = name
-        login = (("user", user), ("password", password), ("token", token), ("user_credentials", creds), ("tls", tls))
+        login = (
+            ("user", user),
+            ("password", password),
+            ("token", token),
+            ("user_credentials", creds),
+            ("nkeys_seed_str", nkey),
+            ("tls_handshake_first", tls is not None and tls.first),
+        )
         self._login = {key: value for key, value in login if value}
+        self._tls = tls
         self._where = where
         self._inbox = f"{inbox_prefix or '_INBOX'}.{secrets.token_hex(8)}"
         self._tokens = itertools.count()
@@ -202,7 +214,7 @@ class Connection:
     async def _connect(self) -> Client:
         async for attempt in AsyncRetrying(
             wait=wait_random_exponential(multiplier=0.05, max=1.0),
-            retry=retry_if_exception_type((Error, OSError, TimeoutError)),
+            retry=retry_if_exception_type((Error, OSError, TimeoutError, NkeysError, ValueError)),  # the last two: credentials
             before_sleep=self._not_yet,
         ):
             with attempt:
@@ -211,12 +223,13 @@ class Connection:
                 async def closed(lost: asyncio.Event = lost) -> None:
                     lost.set()
 
-                client = Client()
+                client = TlsClient()
                 servers, certified = await self._where() if self._where else (self._servers, "")
                 try:
                     await client.connect(
                         servers,
                         name=self._name,
+                        tls=self._tls.context() if self._tls else None,
                         tls_hostname=certified or None,
                         allow_reconnect=False,
                         connect_timeout=CONNECT_SECONDS,
