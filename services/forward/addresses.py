@@ -5,12 +5,9 @@ IPv6 address that carries an IPv4 one (mapped, NAT64, 6to4, Teredo) is judged by
 """
 
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_network
 
-from tas_mcp.errors import Misconfigured
-
-Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
+from tas_mcp.networks import Address, Network, read
 
 _NAMED = (
     ("0.0.0.0/8", "unspecified"),
@@ -51,28 +48,8 @@ GLOBAL = IPv6Network("2000::/3")
 
 
 def networks(text: str) -> tuple[Network, ...]:
-    """Networks that are separated by commas.
-
-    Raises:
-        Misconfigured: one is none.
-    """
-    found = []
-    for part in filter(None, map(str.strip, text.split(","))):
-        try:
-            found.append(ip_network(part))
-        except ValueError as error:
-            raise Misconfigured(f"TAS_ALLOWED_NETWORKS: {error}; write networks like 10.1.0.0/16,fd00:1::/32") from None
-    return tuple(found)
-
-
-def address(text: str) -> Address:
-    """An address as the system writes it, without its zone; an IPv4-mapped one is the IPv4 address that it stands for.
-
-    Raises:
-        ValueError: it is none.
-    """
-    found = ip_address(text.partition("%")[0])
-    return (isinstance(found, IPv6Address) and found.ipv4_mapped) or found
+    """The networks that the operator opened: see ``tas_mcp.networks.read``."""
+    return read(text, "TAS_ALLOWED_NETWORKS")
 
 
 def refusal(given: Address, allowed: Sequence[Network]) -> str:

@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 
 import aiohappyeyeballs
 
-from services.forward.addresses import Address, Network, address, refusal
+from services.forward.addresses import refusal
 from services.forward.verdict import Failed, Refused
+from tas_mcp.networks import Address, Network, address
 
 AddrInfo = aiohappyeyeballs.AddrInfoType
 Lookup = Callable[[str, int], Awaitable[Sequence[AddrInfo]]]

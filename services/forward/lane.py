@@ -17,13 +17,13 @@ from services.forward.deadlines import Deadlines
 from services.forward.gate import Gate
 from services.forward.guard import Guard
 from services.forward.health import Health
-from services.forward.rate import Rate
 from services.forward.statuses import Statuses
 from services.forward.storage import Storage
 from services.forward.targets import BatchSender, Sender, open_sender
 from tas_mcp import subjects, telemetry
 from tas_mcp.broker import Connection, JetStream, Publisher, Pulled, Puller
 from tas_mcp.outcomes import Outcomes
+from tas_mcp.rate import Rate
 from tas_mcp.targets import AnyTarget, Removed
 
 log = telemetry.logger("lane")

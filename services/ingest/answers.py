@@ -10,7 +10,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from services.ingest.intake import Accepted
 from services.ingest.paths import EVENTS_PATH
-from tas_mcp.errors import Rejected, TasError, Unavailable
+from tas_mcp.errors import Overloaded, Rejected, TasError, Unavailable
 from tas_mcp.http import problem, problem_headers
 
 JSON = "application/json"
@@ -67,9 +67,9 @@ def refused(error: TasError, request_id: str) -> Answer:
 
 
 def batch(answers: Sequence[Accepted | TasError], request_id: str) -> Answer:
-    """200 with a result for each entry; 503 as a whole only when nothing was stored and something was unavailable."""
+    """200 with a result for each entry; 503 or 429 as a whole only when nothing was stored and something may be later."""
     accepted = sum(isinstance(answer, Accepted) for answer in answers)
-    unavailable = next((answer for answer in answers if isinstance(answer, Unavailable)), None)
+    unavailable = next((answer for answer in answers if isinstance(answer, Unavailable | Overloaded)), None)
     if not accepted and unavailable is not None:
         return refused(unavailable, request_id)
     duplicates = sum(isinstance(answer, Accepted) and answer.duplicate is True for answer in answers)

@@ -10,7 +10,7 @@ from msgspec import Raw
 from services.ingest.intake import Accepted, Counted, Intake, Settle
 from tas_mcp import submission
 from tas_mcp.callers import Caller
-from tas_mcp.errors import Rejected, TasError
+from tas_mcp.errors import Overloaded, Rejected, TasError
 from tas_mcp.validation import flaw
 
 SLICE = 100
@@ -40,7 +40,13 @@ def read(body: bytes, max_bytes: int, max_events: int) -> Sequence[Raw]:
 
 
 async def submit(entries: Sequence[Raw], intake: Intake, caller: Caller, counted: Counted) -> list[Accepted | TasError]:
-    """Store the entries; what came of each, in their order."""
+    """Store the entries; what came of each, in their order. A caller's limits are held against the batch as a whole."""
+    try:
+        intake.admit(caller, len(entries), sum(map(len, entries)))
+    except Overloaded as error:
+        for _ in entries:
+            counted.count(error)
+        return [error] * len(entries)
     answers: dict[int, Accepted | TasError] = {}
     done = asyncio.Event()
 
@@ -53,6 +59,6 @@ async def submit(entries: Sequence[Raw], intake: Intake, caller: Caller, counted
         if index % SLICE == 0:
             await intake.room()
         settle: Settle = partial(settle_at, index)
-        intake.submit(entry, len(entry), submission.read, caller, counted, settle)
+        intake.take(entry, len(entry), submission.read, caller, counted, settle)
     await done.wait()
     return [answers[index] for index in range(len(entries))]

@@ -22,10 +22,11 @@ from services.ingest import answers, batch
 from services.ingest.answers import Answer
 from services.ingest.heads import Head, Heads, promising
 from services.ingest.intake import Accepted, Counted, Intake
+from services.ingest.rates import Addresses
 from services.ingest.settings import Settings
 from tas_mcp import submission, telemetry
 from tas_mcp.callers import ANYBODY
-from tas_mcp.errors import Rejected, TasError
+from tas_mcp.errors import Overloaded, Rejected, TasError
 from tas_mcp.http import HEADER_SECONDS, ProtocolFactory, fit_request_id
 
 log = telemetry.logger("express")
@@ -45,9 +46,11 @@ _STATUS = {status.value: f"{status.value} {status.phrase}" for status in HTTPSta
 class Express:
     """The front of the ingest port (``tas_mcp.http.Front``)."""
 
-    def __init__(self, settings: Settings, intake: Intake) -> None:
+    def __init__(self, settings: Settings, intake: Intake, addresses: Addresses | None = None) -> None:
         self.intake = intake
-        self.heads = Heads(min(settings.express_bytes, settings.max_batch_bytes))
+        self.addresses = addresses
+        said = addresses.origin.header if addresses else ""
+        self.heads = Heads(min(settings.express_bytes, settings.max_batch_bytes), said)
         self.counted = Counted("http")
         self.batch_limits = settings.max_batch_bytes, settings.max_batch_events
         self.body_seconds = settings.body_seconds
@@ -133,6 +136,7 @@ class Connection(asyncio.Protocol):
         "_express",
         "_handing",
         "_owed",
+        "_peer",
         "_reading",
         "_since",
         "_transport",
@@ -151,9 +155,11 @@ class Connection(asyncio.Protocol):
         self._since = time.monotonic()
         self._waiting_for: Head | None = None
         self._transport: asyncio.Transport
+        self._peer = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._peer = peer(transport)
         if not self._express.opened(self):
             log.warning("a connection was closed at once: there are too many, or none are taken any more")
             self.abort()
@@ -255,6 +261,13 @@ class Connection(asyncio.Protocol):
         express = self._express
         slot = _Slot(self, head)
         self._owed.append(slot)
+        if express.addresses is not None:
+            try:
+                express.addresses.admit(self._peer, head.forwarded, self._since)
+            except Overloaded as error:
+                express.counted.count(error)
+                slot.settle(error)
+                return
         if not head.batch:
             express.intake.submit(body, len(body), submission.read, ANYBODY, express.counted, slot.settle)
             return
@@ -340,6 +353,12 @@ class _Slot:
             return
         self.answer = answers.batch(task.result(), fit_request_id(self._head.request_id))
         self._connection.flush()
+
+
+def peer(transport: asyncio.BaseTransport) -> str:
+    """The address at the other end of a connection; none for a Unix socket."""
+    name = transport.get_extra_info("peername")
+    return str(name[0]) if isinstance(name, tuple) else ""
 
 
 def _raw(answer: Answer | Accepted | None, date: bytes, *, close: bool) -> bytes:

@@ -22,7 +22,7 @@ _LINES = {f"POST {EVENTS_PATH} HTTP/1.1".encode(): False, f"POST {BATCH_PATH} HT
 _TYPES = frozenset((b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"))
 _ONCE = frozenset(
     (b"host", b"content-type", b"content-length", b"connection", b"x-request-id", b"user-agent", b"server", b"etag",
-     b"content-location", b"content-range", b"max-forwards")
+     b"content-location", b"content-range", b"max-forwards", b"x-forwarded-for", b"forwarded")
 )  # fmt: skip
 _UNUSUAL = frozenset(
     (b"transfer-encoding", b"expect", b"upgrade", b"prefer", b"content-encoding", b"te", b"trailer", b"http2-settings",
@@ -31,11 +31,13 @@ _UNUSUAL = frozenset(
 
 
 class Head(NamedTuple):
-    """A plain request: whether it goes to the batch route, the length of its body, and its X-Request-Id (or ``""``)."""
+    """A plain request: whether it goes to the batch route, the length of its body, its X-Request-Id, and what a proxy says of
+    where it comes from (or ``""``)."""
 
     batch: bool
     length: int
     request_id: str
+    forwarded: str = ""
 
 
 class _Parsed:
@@ -59,13 +61,14 @@ class _Parsed:
         self.complete = True
 
 
-def read(head: bytes, max_body: int) -> Head | None:
-    """What the head (up to and with its empty line) asks for, or None where aiohttp is to look at it."""
+def read(head: bytes, max_body: int, forwarded: bytes = b"") -> Head | None:
+    """What the head (up to and with its empty line) asks for, or None where aiohttp is to look at it. ``forwarded``: the header
+    in which a proxy says where the request comes from (lower case)."""
     batch = _LINES.get(head[: head.find(b"\r\n")])
     parsed = _parse(head)
     if batch is None or parsed is None or not parsed.complete:
         return None
-    return _plain(batch, parsed.once, max_body)
+    return _plain(batch, parsed.once, max_body, forwarded)
 
 
 def promising(head: bytes) -> bool:
@@ -89,27 +92,29 @@ def _parse(head: bytes) -> _Parsed | None:
     return None if parsed.odd or parsed.headers > MAX_HEADERS else parsed
 
 
-def _plain(batch: bool, once: dict[bytes, bytes], max_body: int) -> Head | None:
+def _plain(batch: bool, once: dict[bytes, bytes], max_body: int, forwarded: bytes) -> Head | None:
     length = once.get(b"content-length", b"")
     if not (length.isdigit() and len(length) <= 7 and 0 < int(length) <= max_body) or not once.get(b"host"):
         return None
     if once.get(b"content-type", b"").lower() not in _TYPES or once.get(b"connection", b"keep-alive").lower() != b"keep-alive":
         return None
-    return Head(batch, int(length), once.get(b"x-request-id", b"").decode("latin-1"))
+    said = once.get(forwarded, b"").decode("latin-1")
+    return Head(batch, int(length), once.get(b"x-request-id", b"").decode("latin-1"), said)
 
 
 class Heads:
     """Reads heads, and remembers the short ones that were plain."""
 
-    def __init__(self, max_body: int) -> None:
+    def __init__(self, max_body: int, forwarded: str = "") -> None:
         self._max_body = max_body
+        self._forwarded = forwarded.encode()
         self._seen: dict[bytes, Head] = {}
 
     def read(self, head: bytes) -> Head | None:
         """As ``read``."""
         found = self._seen.get(head)
         if found is None:
-            found = read(head, self._max_body)
+            found = read(head, self._max_body, self._forwarded)
             if found is not None and len(head) <= REMEMBERED_BYTES:
                 if len(self._seen) >= REMEMBERED:
                     self._seen.clear()

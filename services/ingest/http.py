@@ -1,6 +1,7 @@
 """The event routes over aiohttp: every request that the express lane does not take."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 
 from aiohttp import web
@@ -10,23 +11,43 @@ from services.ingest.answers import Answer
 from services.ingest.express import Express
 from services.ingest.intake import Accepted, Counted, Intake
 from services.ingest.paths import BATCH_PATH, EVENTS_PATH
+from services.ingest.rates import Addresses
 from services.ingest.settings import Settings
 from tas_mcp import submission
 from tas_mcp.callers import ANYBODY
-from tas_mcp.errors import Rejected, TasError
-from tas_mcp.http import Handler, answering, failure, read_body, request_id
+from tas_mcp.errors import Overloaded, Rejected, TasError
+from tas_mcp.http import Handler, answering, failure, problem_response, read_body, request_id
 
 JSON_TYPES = frozenset(("", "application/json", "application/octet-stream"))
 FORM_TYPE = "application/x-www-form-urlencoded"
 """What curl sends when nobody says otherwise; read as JSON, except from a foreign web page, whose forms need no permission."""
 
 
-def routes(settings: Settings, intake: Intake, lane: Express | None = None) -> list[web.RouteDef]:
+def routes(
+    settings: Settings, intake: Intake, lane: Express | None = None, addresses: Addresses | None = None
+) -> list[web.RouteDef]:
     """The routes of the ingest service; ``lane`` is the express lane before them."""
     one, many = take_one(settings, intake), answering(take_batch(settings, intake))
+    if addresses is not None:
+        one, many = admitting(one, addresses), admitting(many, addresses)
     if lane is not None:
         one, many = closing(one, lane), closing(many, lane)
     return [web.post(EVENTS_PATH, one), web.post(BATCH_PATH, many)]
+
+
+def admitting(handler: Handler, addresses: Addresses) -> Handler:
+    """Wrap a handler: it sees no more requests of an address than that may send."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        header = addresses.origin.header
+        said = ",".join(request.headers.getall(header, ())) if header else ""
+        try:
+            addresses.admit(request.remote or "", said, time.monotonic())
+        except Overloaded as error:
+            return problem_response(error, request_id(request))
+        return await handler(request)
+
+    return handle
 
 
 def closing(handler: Handler, lane: Express) -> Handler:

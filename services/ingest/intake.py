@@ -11,11 +11,12 @@ from typing import TypeVar
 from msgspec import UNSET, Struct, UnsetType
 
 from services.ingest.ids import uuid7
+from services.ingest.rates import Rates, Types
 from services.ingest.schemas import Schemas
 from tas_mcp import subjects, telemetry
 from tas_mcp.broker import Publisher
 from tas_mcp.callers import Caller
-from tas_mcp.errors import Overloaded, Rejected, TasError, Unavailable
+from tas_mcp.errors import Overloaded, Rejected, TasError
 from tas_mcp.messages import Event, PubAck, encode, event_key
 from tas_mcp.submission import Limits
 
@@ -65,18 +66,42 @@ class Counted:
 class Intake:
     """Checks and stores events for all protocols."""
 
-    def __init__(self, publisher: Publisher, limits: Limits, schemas: Schemas) -> None:
+    def __init__(
+        self, publisher: Publisher, limits: Limits, schemas: Schemas, rates: Rates | None = None, types: Types | None = None
+    ) -> None:
         self._publisher = publisher
         self._schemas = schemas
+        self._rates = rates
+        self._types = types
         self.limits = limits
 
     async def room(self) -> None:
         """Wait until more events can be taken without refusing them."""
         await self._publisher.room()
 
+    def admit(self, caller: Caller, events: int, size: int) -> None:
+        """Whether the caller may send a request of so many events, of ``size`` bytes together, now.
+
+        Raises:
+            Overloaded: not now.
+        """
+        if self._rates is not None:
+            self._rates.admit(caller, events, size, time.monotonic())
+
     def submit(self, given: T, size: int, read: Reader[T], caller: Caller, counted: Counted, settle: Settle) -> None:
         """Check and store one event of ``size`` bytes, as ``read`` makes it of what was given; ``settle`` is called exactly once,
         now or later."""
+        if self._rates is not None:
+            try:
+                self._rates.admit(caller, 1, size, time.monotonic())
+            except Overloaded as error:
+                counted.count(error)
+                settle(error)
+                return
+        self.take(given, size, read, caller, counted, settle)
+
+    def take(self, given: T, size: int, read: Reader[T], caller: Caller, counted: Counted, settle: Settle) -> None:
+        """As ``submit``, for an event of a request that was admitted as a whole."""
         began = time.perf_counter()
 
         def stored(ack: PubAck | TasError) -> None:
@@ -92,10 +117,12 @@ class Intake:
         try:
             caller.require("events:write")
             event, data = read(given, self.limits, time.time_ns(), uuid7)
+            if self._types is not None and not self._types.known(event.event_type):
+                self._types.admit(caller, event.event_type, time.monotonic())
             if self._schemas.active:
                 self._schemas.check(event, data)
             key = event_key(event.source, event.event_id)
             self._publisher.publish(subjects.events(event.event_type), encode(event), stored, msg_id=key)
-        except (Rejected, Unavailable) as error:
+        except TasError as error:
             counted.count(error)
             settle(error)

@@ -6,12 +6,14 @@ from contextlib import asynccontextmanager
 from services.ingest import http
 from services.ingest.express import Express
 from services.ingest.intake import Intake
+from services.ingest.rates import Addresses, Allowance, Rates, Shares, Types
 from services.ingest.schemas import Schemas
 from services.ingest.settings import Settings
-from tas_mcp import subjects
+from tas_mcp import networks, subjects
 from tas_mcp.broker import Publisher
 from tas_mcp.documents import Document, Follower
-from tas_mcp.presence import Announcer
+from tas_mcp.origin import Origin
+from tas_mcp.presence import Announcer, Presences
 from tas_mcp.service import Runtime, run
 from tas_mcp.submission import Limits
 
@@ -29,15 +31,33 @@ async def ingest(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
         schemas.use(documents)
         announcer.announce()
 
+    presences = Presences(connection, runtime.name)
+    shares = Shares(lambda: len(presences.live()))
+    rates, types, addresses = limits(settings, shares)
     follower = Follower(connection, subjects.SCHEMAS_BUCKET, changed)
     runtime.ops.check("schemas", lambda: follower.trouble, schemas.faults.note)
     publisher = Publisher(connection, window=settings.publish_window)
-    async with publisher.running(), follower.running(), announcer.running():
+    async with publisher.running(), follower.running(), presences.running(), announcer.running():
         await follower.first(LOAD_SECONDS)
-        intake = Intake(publisher, Limits(settings.max_event_bytes, settings.max_depth, settings.max_metadata), schemas)
-        runtime.front = lane = Express(settings, intake) if settings.express else None
-        runtime.mount(http.routes(settings, intake, lane), settings.max_batch_bytes + 1)
+        sizes = Limits(settings.max_event_bytes, settings.max_depth, settings.max_metadata)
+        intake = Intake(publisher, sizes, schemas, rates, types)
+        runtime.front = lane = Express(settings, intake, addresses) if settings.express else None
+        runtime.mount(http.routes(settings, intake, lane, addresses), settings.max_batch_bytes + 1)
         yield
+
+
+def limits(settings: Settings, shares: Shares) -> tuple[Rates | None, Types | None, Addresses | None]:
+    """The rate limits that are set."""
+    burst = settings.rate_burst_seconds
+    own = Allowance(settings.rate_requests, settings.rate_events, settings.rate_bytes)
+    total = Allowance(settings.rate_total_requests, settings.rate_total_events, settings.rate_total_bytes)
+    origin = Origin(networks.read(settings.trusted_proxies, "TAS_TRUSTED_PROXIES"), settings.forwarded_header)
+    per_address, per_hour = settings.rate_address_requests, settings.rate_new_types
+    return (
+        Rates(own, total, burst, shares) if own or total else None,
+        Types(per_hour, shares) if per_hour else None,
+        Addresses(per_address, burst, shares, origin) if per_address else None,
+    )
 
 
 def main() -> None:

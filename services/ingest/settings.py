@@ -1,6 +1,13 @@
 """The settings of the ingest service."""
 
+from typing import Annotated
+
+from msgspec import Meta
+
 from tas_mcp.settings import Count, PublicSettings
+
+Limit = Annotated[int, Meta(ge=0)]
+"""0: no limit."""
 
 
 class Settings(PublicSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -23,3 +30,21 @@ class Settings(PublicSettings, frozen=True, kw_only=True, forbid_unknown_fields=
     """How many connections the express lane holds open."""
     body_seconds: float = 10.0
     """How long a client may take to send a request's body."""
+    rate_requests: Limit = 0
+    """How many requests a caller may send in a second; over all replicas, as all rates."""
+    rate_events: Limit = 0
+    rate_bytes: Limit = 0
+    rate_total_requests: Limit = 0
+    """How many requests all callers together may send in a second."""
+    rate_total_events: Limit = 0
+    rate_total_bytes: Limit = 0
+    rate_address_requests: Limit = 0
+    """How many requests may come from one client address in a second, whoever calls."""
+    rate_burst_seconds: Count = 1
+    """The rate of how many seconds may come at once."""
+    rate_new_types: Limit = 10_000
+    """How many event types that were never seen a caller may bring in an hour."""
+    trusted_proxies: str = ""
+    """Networks of the proxies whose word on the client's address is believed: ``10.1.0.0/16,fd00:1::/32``."""
+    forwarded_header: Annotated[str, Meta(pattern="^(x-forwarded-for|forwarded)$")] = "x-forwarded-for"
+    """The header that these proxies append it to."""

@@ -38,12 +38,22 @@ class Rejected(TasError):
         self.flaws = tuple(flaws)
 
 
-class Overloaded(TasError):
-    """Works later: after ``retry_after`` seconds."""
+class Quota(NamedTuple):
+    """A limit that was reached: ``amount`` of ``unit`` in ``seconds``. The names are those of the RateLimit headers."""
 
-    def __init__(self, detail: str, retry_after: float) -> None:
+    name: str
+    unit: str
+    amount: int
+    seconds: int
+
+
+class Overloaded(TasError):
+    """Works later: after ``retry_after`` seconds. ``quota``: the limit that was reached, where it has a name."""
+
+    def __init__(self, detail: str, retry_after: float, quota: Quota | None = None) -> None:
         super().__init__(detail)
         self.retry_after = retry_after
+        self.quota = quota
 
 
 class Unavailable(TasError):

@@ -6,6 +6,7 @@ handler and turns what it raises into a problem, so that no answer is ever plain
 
 import asyncio
 import errno
+import math
 import re
 import secrets
 import ssl
@@ -105,10 +106,15 @@ def problem(error: TasError, request_id: str = "") -> Problem:
 
 
 def problem_headers(error: TasError, request_id: str) -> dict[str, str]:
-    """The headers that go with a problem; 429 and 503 always say when to come back."""
+    """The headers that go with a problem; 429 and 503 always say when to come back, 429 also which limit was reached
+    (draft-ietf-httpapi-ratelimit-headers-10)."""
     headers = {"X-Request-Id": request_id}
     if isinstance(error, Overloaded | Unavailable):
-        headers["Retry-After"] = str(max(1, round(error.retry_after)))
+        seconds = max(1, math.ceil(error.retry_after))
+        headers["Retry-After"] = str(seconds)
+        if isinstance(error, Overloaded) and (quota := error.quota):
+            headers["RateLimit-Policy"] = f'"{quota.name}";q={quota.amount};w={quota.seconds};qu="{quota.unit}"'
+            headers["RateLimit"] = f'"{quota.name}";r=0;t={seconds}'
     return headers
 
 

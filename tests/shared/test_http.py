@@ -13,7 +13,7 @@ import structlog
 from aiohttp import web
 from multidict import CIMultiDictProxy
 
-from tas_mcp.errors import Flaw, Misconfigured, Overloaded, Rejected, TasError, Unavailable
+from tas_mcp.errors import Flaw, Misconfigured, Overloaded, Quota, Rejected, TasError, Unavailable
 from tas_mcp.http import STATUS, answering, application, fit_request_id, json_response, listening, problem
 
 MADE_ID = re.compile(r"req_[0-9a-f]{16}").fullmatch
@@ -70,7 +70,7 @@ def test_each_code_has_its_status(code: str, status: int) -> None:
 @pytest.mark.parametrize(
     ("error", "status", "code", "retry_after"),
     [
-        (Overloaded("slow down", 7.4), 429, "RATE_LIMITED", "7"),
+        (Overloaded("slow down", 7.4), 429, "RATE_LIMITED", "8"),
         (Overloaded("slow down", 0.01), 429, "RATE_LIMITED", "1"),
         (Unavailable("away"), 503, "UNAVAILABLE", "1"),
         (Unavailable("full", 5.0), 503, "UNAVAILABLE", "5"),
@@ -79,6 +79,12 @@ def test_each_code_has_its_status(code: str, status: int) -> None:
 async def test_later_says_when(error: TasError, status: int, code: str, retry_after: str) -> None:
     found, body, headers = await answered(error)
     assert (found, body["code"], headers["Retry-After"]) == (status, code, retry_after)
+
+
+async def test_a_limit_with_a_name_is_told() -> None:
+    _, _, headers = await answered(Overloaded("slow down", 7.4, Quota("caller-events", "events", 100, 10)))
+    assert headers["RateLimit-Policy"] == '"caller-events";q=100;w=10;qu="events"'
+    assert headers["RateLimit"] == '"caller-events";r=0;t=8'
 
 
 async def test_what_nobody_expected_is_500_and_tells_nothing_inside() -> None:

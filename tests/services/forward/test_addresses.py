@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.forward.addresses import NAT64, SPECIAL, address, networks, refusal
+from services.forward.addresses import NAT64, SPECIAL, networks, refusal
 from tas_mcp.errors import Misconfigured
+from tas_mcp.networks import address
 
 REFUSED = {
     "0.0.0.0": "unspecified",

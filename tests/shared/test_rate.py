@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.forward.rate import Rate
+from tas_mcp.rate import Rate
 
 
 def test_a_burst_then_the_pace() -> None:
@@ -27,3 +27,15 @@ def test_in_no_stretch_of_time_more_than_burst_and_pace_allow(per_second: float,
     for first in range(len(sent)):
         for last in range(first, len(sent)):
             assert last - first + 1 <= burst + (sent[last] - sent[first]) * per_second + 1e-3
+
+
+def test_more_than_the_burst_is_taken_at_once_and_those_who_come_next_wait() -> None:
+    rate = Rate(10, 5)
+    assert rate.take(100.0, amount=50) == 0
+    assert round(rate.next - 100.0, 6) == 4.6  # 50 places, of which the bucket held 5 and the next is free when it holds one
+
+
+def test_each_replica_takes_its_share() -> None:
+    rate = Rate(10, 4)
+    assert [round(rate.take(100.0, replicas=2), 6) for _ in range(4)] == [0, 0, 0.2, 0.4]
+    assert round(rate.take(1000.0, replicas=1), 6) == 0
