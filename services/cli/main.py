@@ -1,4 +1,4 @@
-"""The ``tas`` command: the door to the all-in-one gateway, and the check of target files."""
+"""The ``tas`` command: the door to the all-in-one gateway, the check of target files, and what asks a running gateway."""
 
 import os
 from pathlib import Path
@@ -7,9 +7,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from services.cli import audit
 from tas_mcp import __version__, target_files
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="TAS MCP, an event gateway.", pretty_exceptions_enable=False)
+app.add_typer(audit.app, name="audit")
 console = Console(highlight=False, soft_wrap=True)
 
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from services.control.editing import Editor
-from services.control.store import Entry, Note, Store
+from services.control.store import Entry, Store
+from tas_mcp.audit import Note
 from tas_mcp.errors import Rejected
 from tas_mcp.targets import AnyTarget
 

@@ -4,11 +4,10 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from services.control.audit import Audit
 from services.control.dead import DeadLetters, Letter, Wanted
 from services.control.requests import choice, cursor, each_of, guarded, note, page, record, sequence
-from services.control.store import Note
 from services.control.topology import Topology
+from tas_mcp.audit import Audit, Note
 from tas_mcp.http import json_response
 
 PATH = "/api/v1/dead-letters"

@@ -2,11 +2,10 @@
 
 from aiohttp import web
 
-from services.control.audit import Audit
 from services.control.rejected import Refusal, RejectedEvents
 from services.control.requests import cursor, each_of, guarded, note, page, record, sequence
-from services.control.store import Note
 from services.control.topology import Topology
+from tas_mcp.audit import Audit, Note
 from tas_mcp.http import json_response
 
 PATH = "/api/v1/rejected"

@@ -13,9 +13,10 @@ from services.control.difference import NOTHING, Side, difference
 from services.control.editing import ROLLED_BACK, Editor
 from services.control.history import History, Revision
 from services.control.requests import MAX_COMMENT, body_of, guarded, note, page, precondition, sequence, unfit_comment
-from services.control.store import Entry, Note, Store
+from services.control.store import Entry, Store
 from services.control.topology import Topology
 from tas_mcp import targets
+from tas_mcp.audit import Note
 from tas_mcp.errors import Flaw, Rejected
 from tas_mcp.http import json_response
 
@@ -114,7 +115,7 @@ def _why(request: web.Request, asked: Rollback) -> Note:
     comment = asked.comment.strip()
     if trouble := unfit_comment(comment):
         raise Rejected("INVALID_REQUEST", f"comment: {trouble}", [Flaw("/comment", trouble)])
-    return Note(given.author, comment or given.comment or f"rollback to revision {asked.revision}")
+    return given._replace(comment=comment or given.comment or f"rollback to revision {asked.revision}")
 
 
 def _wanted(entry: Entry | None, number: int, why: Note) -> Wanted:

@@ -6,13 +6,13 @@ from typing import Any, cast
 import msgspec
 from aiohttp import web
 
-from services.control.audit import Audit
 from services.control.editing import Editor, Queue, Saved, missing
 from services.control.readings import Readings
 from services.control.requests import after, changed, choice, etag, guarded, json_body, note, page, precondition
 from services.control.store import Entry, Store
 from services.control.topology import Topology
 from tas_mcp import targets
+from tas_mcp.audit import Audit
 from tas_mcp.http import json_response
 from tas_mcp.status import Status
 from tas_mcp.statuses import StatusBucket

@@ -6,12 +6,13 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from services.control.audit import Audit
 from services.control.lanes import Lanes
 from services.control.removal import Removals
 from services.control.requests import Precondition
-from services.control.store import Entry, Note, Store
+from services.control.store import Entry, Store
 from tas_mcp import targets, telemetry
+from tas_mcp.audit import Audit, Change, Note
+from tas_mcp.chain import fingerprint
 from tas_mcp.errors import Rejected
 from tas_mcp.presence import Presences
 from tas_mcp.targets import AnyTarget, Removed
@@ -134,7 +135,8 @@ class Editor:
                 _only_stale(error)
                 continue
             log.info("target deleted", target=target_id, revision=revision, queue=queue)
-            await self._audit.record("targets", "deleted", target_id, note, revision=revision, queue=queue)
+            change = Change(_hash(entry.target), "")
+            await self._audit.record("targets", "deleted", target_id, note, change, revision=revision, queue=queue)
             return Entry(target_id, revision, removed)
         raise _contended(target_id)
 
@@ -162,7 +164,8 @@ class Editor:
                 continue
             log.info("target saved", target=target.id, revision=revision)
             done = action or ("updated" if entry.exists else "created")
-            await self._audit.record("targets", done, target.id, note, revision=revision)
+            change = Change(_hash(entry.target), _hash(target))
+            await self._audit.record("targets", done, target.id, note, change, revision=revision)
             return revision
         raise _contended(target_id)
 
@@ -172,6 +175,11 @@ class Editor:
 
     async def _saved(self, target_id: str, revision: int) -> Saved:
         return Saved(target_id, revision, await self.in_force(revision))
+
+
+def _hash(target: AnyTarget | None) -> str:
+    """What the audit log holds of a document. Its secrets are masked before: of a hash, a weak one could be guessed."""
+    return fingerprint(targets.masked(target)) if target is not None else ""
 
 
 def missing(target_id: str) -> Rejected:

@@ -7,9 +7,10 @@ The broker reads a stream forwards only. Where a page of the youngest begins is 
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from services.control.store import BUCKET, STREAM, Entry, Note, read
+from services.control.store import BUCKET, STREAM, Entry, read
 from services.control.streams import HISTORY
 from tas_mcp import subjects, targets
+from tas_mcp.audit import Note
 from tas_mcp.broker import JetStream, Message
 from tas_mcp.documents import document
 from tas_mcp.errors import Rejected

@@ -15,7 +15,7 @@ from services.control import (
     api_targets,
     api_trials,
 )
-from services.control.audit import Audit, AuditLog, GoneTargets
+from services.control.audit import AuditLog, GoneTargets
 from services.control.backtest import Backtests
 from services.control.dead import DeadLetters
 from services.control.editing import Editor
@@ -33,6 +33,7 @@ from services.control.settings import Settings
 from services.control.store import Store
 from services.control.target_files import TargetFiles, locked
 from services.control.topology import Topology
+from tas_mcp.audit import Audit
 from tas_mcp.broker import JetStream
 from tas_mcp.presence import Presences
 from tas_mcp.service import Runtime, run
@@ -51,7 +52,7 @@ async def control(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     parked = Parked(jetstream, publisher)
     removals = Removals(jetstream, store, lanes, parked, presences, statuses)
     readings = Readings(jetstream, store, statuses)
-    audit = Audit(publisher)
+    audit = Audit(publisher, runtime.name)
     editor = Editor(store, lanes, presences, removals, audit, locked(settings.targets_file))
     files = TargetFiles(settings.targets_file, topology, store, editor, os.environ)
     schemas = Schemas(jetstream, publisher, ingest, audit)

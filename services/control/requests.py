@@ -7,10 +7,10 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import msgspec
 from aiohttp import web
 
-from services.control.store import Note
 from services.control.topology import Topology
+from tas_mcp.audit import Note
 from tas_mcp.errors import Flaw, Rejected
-from tas_mcp.http import Handler, answering, json_response, problem, read_body
+from tas_mcp.http import Handler, answering, json_response, problem, read_body, request_id
 from tas_mcp.validation import flaw
 
 BODY_BYTES = 1_048_576
@@ -94,7 +94,7 @@ def note(request: web.Request) -> Note:
     comment = request.query.get("comment", "").strip()
     if trouble := unfit_comment(comment):
         raise _bad_parameter("comment", trouble)
-    return Note(ANONYMOUS, comment)
+    return Note(ANONYMOUS, comment, request.remote or "", request_id(request))
 
 
 def unfit_comment(comment: str) -> str:

@@ -4,11 +4,13 @@ against events that are to be submitted again."""
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from services.control.audit import Audit
+import msgspec
+
 from services.control.requests import Precondition
-from services.control.store import Note
 from tas_mcp import schemas, subjects, telemetry
+from tas_mcp.audit import Audit, Change, Note
 from tas_mcp.broker import JetStream, Publisher
+from tas_mcp.chain import fingerprint
 from tas_mcp.documents import Document, Reader, newest, write
 from tas_mcp.errors import Rejected
 from tas_mcp.messages import Event, encode
@@ -116,9 +118,14 @@ class Schemas:
                 continue
             log.info("schema changed", schema=name, revision=revision, deleted=value is None)
             done = "deleted" if value is None else "updated" if entry.exists else "created"
-            await self._audit.record("schemas", done, name, note, revision=revision)
+            change = Change(_hash(encode(entry.schema.document) if entry.schema else None), _hash(value))
+            await self._audit.record("schemas", done, name, note, change, revision=revision)
             return Saved(revision, await self._presences.in_force(revision))
         raise Rejected("CONFLICT", f"schema {name!r} is being changed by others all the time; try again")
+
+
+def _hash(value: bytes | None) -> str:
+    return fingerprint(msgspec.json.decode(value)) if value is not None else ""
 
 
 def missing(name: str) -> Rejected:

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from tas_mcp import subjects, targets
+from tas_mcp.audit import SYSTEM, Note
 from tas_mcp.broker import JetStream, Publisher
 from tas_mcp.documents import Document, Reader, newest, write
 from tas_mcp.errors import Rejected
@@ -10,20 +11,6 @@ from tas_mcp.targets import AnyTarget, Removed, Stored
 
 BUCKET = subjects.TARGETS_BUCKET
 STREAM = subjects.bucket_stream(BUCKET)
-
-
-class Note(NamedTuple):
-    """Who makes a change, and why. It travels as headers of the write, so that the documents stay pure."""
-
-    author: str
-    comment: str = ""
-
-    def headers(self) -> dict[str, str]:
-        return {"TAS-Author": self.author, "TAS-Comment": self.comment}
-
-
-SYSTEM = Note("system")
-"""What control does of its own accord."""
 
 
 class Entry(NamedTuple):

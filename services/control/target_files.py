@@ -11,9 +11,10 @@ from pathlib import Path
 
 from services.control.alignment import Wanted, align
 from services.control.editing import Editor
-from services.control.store import Note, Store
+from services.control.store import Store
 from services.control.topology import Topology
 from tas_mcp import target_files, telemetry
+from tas_mcp.audit import Note
 from tas_mcp.background import background
 from tas_mcp.broker import BrokerError
 from tas_mcp.documents import VALID

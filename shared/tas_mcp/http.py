@@ -60,6 +60,7 @@ FAREWELL_SECONDS = 2.0
 BACKLOG = 1024
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z").match
+_GIVEN_ID = web.RequestKey("request_id", str)
 _TRACE_ID = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}\Z").match
 _encode = msgspec.json.Encoder().encode
 
@@ -135,8 +136,11 @@ def fit_request_id(given: str) -> str:
 
 
 def request_id(request: web.Request) -> str:
-    """The id of a request: see ``fit_request_id``."""
-    return fit_request_id(request.headers.get("X-Request-Id", ""))
+    """The id of a request: see ``fit_request_id``. It keeps the one that it is given here."""
+    found = request.get(_GIVEN_ID)
+    if found is None:
+        found = request[_GIVEN_ID] = fit_request_id(request.headers.get("X-Request-Id", ""))
+    return found
 
 
 def trace_id(request: web.Request) -> str:

@@ -152,17 +152,30 @@ class Trial(Struct):
     rule_id: str | None
 
 
-class AuditRecord(Struct):
-    """One entry of the audit log: what was done (``action``) to what has the ``id`` (empty: to many), by whom, and why. ``at`` is
-    Unix seconds; ``details`` are ids, revisions, counts and filters, never a secret."""
+class AuditRecord(Struct, kw_only=True):
+    """One entry of the audit log: what was done (``action``) to what has the ``id`` (empty: to many), by whom, from where, why.
+
+    ``at`` is Unix seconds; ``details`` are ids, revisions, counts and filters, never a secret. ``before`` and ``after`` are the
+    hashes of a changed document (see ``chain.fingerprint``; empty: there was none). The rest links it to the record that the same
+    process wrote before: see ``chain``.
+    """
 
     at: float
     kind: str
     action: str
     id: str
     author: str
-    comment: str
-    details: dict[str, Any]
+    comment: str = ""
+    address: str = ""
+    request_id: str = ""
+    before: str = ""
+    after: str = ""
+    details: dict[str, Any] = {}
+    writer: str = ""
+    count: int = 0
+    previous: str = ""
+    previous_seq: int = 0
+    hash: str = ""
 
 
 class PubAck(Struct):
@@ -179,7 +192,6 @@ decode_delivery = msgspec.json.Decoder(Delivery).decode
 decode_trial = msgspec.json.Decoder(Trial).decode
 decode_presence = msgspec.json.Decoder(Presence).decode
 decode_refused = msgspec.json.Decoder(RefusedEvent).decode
-decode_audit = msgspec.json.Decoder(AuditRecord).decode
 decode_dead_letter = msgspec.json.Decoder(DeadLetter).decode
 
 

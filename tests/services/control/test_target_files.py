@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from services.control.audit import Audit
 from services.control.editing import Editor
 from services.control.lanes import Lanes
 from services.control.parked import Parked
@@ -19,6 +18,7 @@ from services.control.store import Store
 from services.control.target_files import LOOK_SECONDS, TargetFiles
 from services.control.topology import Topology
 from tas_mcp import telemetry
+from tas_mcp.audit import Audit
 from tas_mcp.presence import Presences
 from tas_mcp.statuses import StatusBucket
 from tests.nats_server import NatsServer
@@ -39,7 +39,7 @@ def target_files(rig: Rig, path: Path, **environ: str) -> TargetFiles:
     lanes = Lanes(rig.jetstream, store, settings)
     parked, statuses = Parked(rig.jetstream, rig.publisher), StatusBucket(rig.jetstream, rig.publisher)
     removals = Removals(rig.jetstream, store, lanes, parked, presences, statuses)
-    topology.trouble, audit = "", Audit(rig.publisher)
+    topology.trouble, audit = "", Audit(rig.publisher, "control")
     return TargetFiles(str(path), topology, store, Editor(store, lanes, presences, removals, audit), environ, 0.02)
 
 

@@ -1,0 +1,57 @@
+"""The management API of a running gateway, as the commands speak to it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+import aiohttp
+import msgspec
+import typer
+
+from tas_mcp.errors import Unavailable
+
+SECONDS = 60.0
+
+Url = Annotated[str, typer.Option("--url", envvar="TAS_URL", help="Where the gateway's management API is.")]
+Key = Annotated[str, typer.Option("--key", envvar="TAS_API_KEY", help="An API key.", show_default=False)]
+URL = "http://127.0.0.1:8080"
+
+
+class Api:
+    """Paths are below the gateway's URL."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+
+    async def call(self, method: str, path: str, body: Any = None, **query: str) -> Any:
+        """The decoded answer.
+
+        Raises:
+            Unavailable: there was none, or it was no success; the text is the gateway's own.
+        """
+        try:
+            async with self._session.request(method, path.lstrip("/"), json=body, params=query) as answer:
+                text = await answer.read()
+                if answer.ok:
+                    return msgspec.json.decode(text) if text else None
+                raise Unavailable(f"{method} {path}: {answer.status} {_detail(text)}")
+        except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError) as error:
+            raise Unavailable(f"{method} {path}: {error!r}") from None
+
+
+@asynccontextmanager
+async def connected(url: str, key: str) -> AsyncIterator[Api]:
+    """A link to the gateway at ``url``; ``key`` may be empty."""
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    timeout = aiohttp.ClientTimeout(total=SECONDS)
+    async with aiohttp.ClientSession(url.rstrip("/") + "/", headers=headers, timeout=timeout) as session:
+        yield Api(session)
+
+
+def _detail(text: bytes) -> str:
+    """What a problem says, or the beginning of what is none."""
+    try:
+        found = msgspec.json.decode(text)
+        return str(found["detail"])
+    except (msgspec.MsgspecError, KeyError, TypeError, UnicodeDecodeError):
+        return repr(text[:200])
