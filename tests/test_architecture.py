@@ -19,6 +19,7 @@ PURE = (
     "tas_mcp.subjects",
     "tas_mcp.errors",
     "tas_mcp.callers",
+    "tas_mcp.chain",
     "tas_mcp.durations",
     "tas_mcp.targets",
     "tas_mcp.validation",

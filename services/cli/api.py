@@ -1,5 +1,6 @@
 """The management API of a running gateway, as the commands speak to it."""
 
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ SECONDS = 60.0
 
 Url = Annotated[str, typer.Option("--url", envvar="TAS_URL", help="Where the gateway's management API is.")]
 Key = Annotated[str, typer.Option("--key", envvar="TAS_API_KEY", help="An API key.", show_default=False)]
+Authority = Annotated[str, typer.Option("--ca-file", envvar="TAS_CA_FILE", help="The authority of its certificate, PEM.")]
 URL = "http://127.0.0.1:8080"
 
 
@@ -40,11 +42,20 @@ class Api:
 
 
 @asynccontextmanager
-async def connected(url: str, key: str) -> AsyncIterator[Api]:
-    """A link to the gateway at ``url``; ``key`` may be empty."""
+async def connected(url: str, key: str, authority: str) -> AsyncIterator[Api]:
+    """A link to the gateway at ``url``; ``key`` and ``authority`` may be empty.
+
+    Raises:
+        Unavailable: the file of the authority cannot be used.
+    """
+    try:
+        tls = ssl.create_default_context(cafile=authority or None)
+    except OSError as error:  # ssl.SSLError too
+        raise Unavailable(f"{authority}: {error.strerror or error}") from None
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     timeout = aiohttp.ClientTimeout(total=SECONDS)
-    async with aiohttp.ClientSession(url.rstrip("/") + "/", headers=headers, timeout=timeout) as session:
+    connector = aiohttp.TCPConnector(ssl=tls)
+    async with aiohttp.ClientSession(url.rstrip("/") + "/", headers=headers, timeout=timeout, connector=connector) as session:
         yield Api(session)
 
 

@@ -1,6 +1,7 @@
 """``tas audit``: whether the audit log is what was written."""
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from services.cli.api import URL, Key, Url, connected
+from services.cli.api import URL, Api, Authority, Key, Url, connected
 from tas_mcp.chain import Fault, Heads, Verification
 from tas_mcp.errors import TasError
 
@@ -31,6 +32,7 @@ def options() -> None:
 def verify(
     url: Url = URL,
     key: Key = "",
+    authority: Authority = "",
     heads: Annotated[
         Path | None, typer.Option(help="A file that says where the log ended: held against it, then renewed.")
     ] = None,
@@ -43,7 +45,7 @@ def verify(
     try:
         known = msgspec.json.decode(heads.read_bytes(), type=Heads) if heads and heads.exists() else None
         verification = Verification(known)
-        faults = asyncio.run(_verify(url, key, verification))
+        faults = asyncio.run(_verify(connected(url, key, authority), verification))
     except (TasError, OSError, msgspec.MsgspecError) as error:
         errors.print(f"error: {heads}: {error}" if not isinstance(error, TasError) else f"error: {error}", markup=False)
         raise typer.Exit(UNREADABLE) from None
@@ -57,11 +59,11 @@ def verify(
         heads.write_bytes(msgspec.json.encode(verification.heads) + b"\n")
 
 
-async def _verify(url: str, key: str, verification: Verification) -> list[Fault]:
+async def _verify(link: AbstractAsyncContextManager[Api], verification: Verification) -> list[Fault]:
     """Read the whole log; all that is wrong with it."""
     faults: list[Fault] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    async with connected(url, key) as api:
+    async with link as api:
         state = (await api.call("GET", "/api/v1/stats"))["streams"]["AUDIT"]
         with Progress(*columns, console=errors, transient=True) as progress:
             task = progress.add_task("records", total=state["messages"])

@@ -25,7 +25,7 @@ async def rig(nats: NatsServer) -> AsyncIterator[Rig]:
 
 
 async def verify(base: str, *options: str) -> tuple[int, str, str]:
-    words = [BIN / "tas", "audit", "verify", "--url", base, *options]
+    words = [str(BIN / "tas"), "audit", "verify", "--url", base, *options]
     process = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
     out, err = await process.communicate()
     return process.returncode or 0, out.decode(), err.decode()
