@@ -28,12 +28,19 @@ class Authority:
         self.certificate = self._own.sign(self._key, SHA256()).public_bytes(Encoding.PEM).decode()
 
     def issue(
-        self, name: str = "localhost", address: str = "127.0.0.1", uri: str = "", days: int = 1, password: bytes = b""
+        self,
+        name: str = "localhost",
+        address: str = "127.0.0.1",
+        uri: str = "",
+        days: int = 1,
+        password: bytes = b"",
+        host: str = "localhost",
     ) -> Pair:
-        """``uri`` is one more name; with negative ``days`` it has expired; with a ``password`` the key is encrypted."""
+        """``host`` and ``address`` are whom it is for, ``uri`` is one more name; with negative ``days`` it has expired; with a
+        ``password`` the key is encrypted."""
         key = generate_private_key(SECP256R1())
         uris = [x509.UniformResourceIdentifier(uri)] if uri else []
-        names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address(address)), *uris])
+        names = x509.SubjectAlternativeName([x509.DNSName(host), x509.IPAddress(ip_address(address)), *uris])
         builder = _builder(_name(name), self._name, key, days).add_extension(names, critical=False)
         certificate = builder.sign(self._key, SHA256())
         secret = key.private_bytes(

@@ -302,7 +302,7 @@ def test_a_stored_document_is_checked_as_a_new_one_is(member: str, value: object
         decode(json.dumps(document).encode())
 
 
-def test_only_http_takes_the_text_of_a_template() -> None:
+def test_all_but_grpc_take_the_text_of_a_template() -> None:
     def found(given: dict[str, Any], template: Any) -> list[str]:
         try:
             check({**given, "rules": [{"id": "a"}, {"id": "b", "transform": {"template": template}}]})
@@ -313,4 +313,11 @@ def test_only_http_takes_the_text_of_a_template() -> None:
     grpc = {"id": "g", "type": "grpc", "endpoint": "grpc://localhost:50051"}
     assert found(grpc, "text") == ["/rules/1/transform/template"]
     assert found(grpc, {"n": 1}) == []
-    assert found({"id": "h", "type": "http", "endpoint": "http://localhost/"}, "text") == []
+    for more in (
+        {"type": "http", "endpoint": "http://localhost/"},
+        {"type": "webhook", "endpoint": "http://localhost/"},
+        {"type": "kafka", "endpoint": "kafka://localhost:9092", "config": {"topic": "t"}},
+        {"type": "nats", "endpoint": "nats://localhost:4222", "config": {"subject": "t"}},
+        {"type": "argo-events", "endpoint": "http://localhost/"},
+    ):
+        assert found({"id": "h", **more}, "text") == []

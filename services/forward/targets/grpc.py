@@ -82,6 +82,8 @@ class _Channel:
 
     def __init__(self, name: str, target: GrpcTarget) -> None:
         host, port = target.address
+        tls = target.delivery.tls
+        host = (tls and tls.server_name) or host  # gRPC wants the certificate to bear the authority too
         options = [*OPTIONS, ("grpc.default_authority", f"[{host}]:{port}" if ":" in host else f"{host}:{port}")]
         if target.secure:
             options.append(("grpc.ssl_target_name_override", host))

@@ -35,7 +35,13 @@ class NatsMessage(NamedTuple):
 async def open_nats(target: NatsTarget, guard: Guard) -> AsyncIterator["Nats"]:
     """Open a sender: it connects in the background."""
     config = target.delivery
-    login = {"user": config.user, "password": config.password, "token": config.token}
+    login = {
+        "user": config.user,
+        "password": config.password,
+        "token": config.token,
+        "nkey": config.nkey,
+        "credentials": "\n".join(config.creds.splitlines()),
+    }
     async with linked(target.endpoint, login, config.tls, guard, config.jetstream) as link:
         yield Nats(target, link)
 

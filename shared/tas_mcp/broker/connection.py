@@ -14,7 +14,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
-from nats.aio.client import Client
+from nats.aio.client import Client, RawCredentials
 from nats.errors import Error
 from nkeys import NkeysError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
@@ -42,8 +42,8 @@ Where = Callable[[], Awaitable[tuple[list[str], str]]]
 class Connection:
     """A link that comes and goes. Everything may be called at any time; what needs the broker raises ``Unavailable`` at once
     while the link is down. ``where`` is asked before each connect, for links that do not go to ``servers`` by their names.
-    ``creds`` is the path of a credentials file, which is read at each connect, ``nkey`` a seed. With ``tls`` nothing is said to a
-    server that has none."""
+    ``creds`` is the path of a credentials file, which is read at each connect, ``credentials`` the text of one, ``nkey`` a seed.
+    With ``tls`` nothing is said to a server that has none."""
 
     def __init__(
         self,
@@ -55,6 +55,7 @@ class Connection:
         token: str = "",
         creds: str = "",
         nkey: str = "",
+        credentials: str = "",
         inbox_prefix: str = "",
         tls: Tls | None = None,
         where: Where | None = None,
@@ -65,7 +66,7 @@ class Connection:
             ("user", user),
             ("password", password),
             ("token", token),
-            ("user_credentials", creds),
+            ("user_credentials", RawCredentials(credentials) if credentials else creds),
             ("nkeys_seed_str", nkey),
             ("tls_handshake_first", tls is not None and tls.first),
         )

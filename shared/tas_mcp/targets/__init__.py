@@ -146,11 +146,11 @@ def _check(target: AnyTarget, masks: Iterable[str] = ()) -> RuleSet:
 
 
 def _check_texts(target: AnyTarget) -> list[Flaw]:
-    """Only a body of HTTP may be any text; the others carry events."""
-    if isinstance(target, HttpTarget):
+    """A call of gRPC carries an event; the body of all others may be any text."""
+    if not isinstance(target, GrpcTarget):
         return []
     return [
-        Flaw(f"/rules/{i}/transform/template", "this type of target sends events: a template must be JSON, not a string")
+        Flaw(f"/rules/{i}/transform/template", "a call of gRPC carries an event: the template must be JSON, not a string")
         for i, rule in enumerate(target.rules or ())
         if rule.transform is not None and isinstance(rule.transform.template, str)
     ]

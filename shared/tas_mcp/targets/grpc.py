@@ -51,6 +51,8 @@ class GrpcTarget(Target, frozen=True, kw_only=True, tag="grpc"):
             flaws += config.tls.flaws()
             if self.endpoint.startswith("grpc:"):
                 flaws.append(Flaw("/config/tls", "grpc:// goes without TLS: the endpoint must be grpcs://host:port"))
+            if config.tls.min_version != "1.2":
+                flaws.append(Flaw("/config/tls/min_version", "gRPC's library takes 1.2 and newer, and cannot be told otherwise"))
         return flaws
 
 

@@ -13,12 +13,19 @@ from tas_mcp.validation import escape
 OWN_HEADERS = ("content-type", "webhook-id")
 _SERVER = re.compile(r"(?:([A-Za-z0-9_.-]+)|\[([0-9A-Fa-f:.]+)\]):([1-9][0-9]{0,4})")
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
+_SEED = re.compile(r"SUA[A-P][A-Z2-7]{54}")
+_CREDS = re.compile(
+    r"-----BEGIN NATS USER JWT-----\r?\n[\w-]+\.[\w-]+\.[\w-]+\r?\n-+END NATS USER JWT-+\r?\n"
+    rf".*^-----BEGIN USER NKEY SEED-----\r?\n{_SEED.pattern}\r?\n-+END USER NKEY SEED-+\s*",
+    re.ASCII | re.DOTALL | re.MULTILINE,
+)
 _SUBJECT = re.compile(r"[^\s.*>$\x00-\x1f\x7f][^\s.*>\x00-\x1f\x7f]*(?:\.[^\s.*>\x00-\x1f\x7f]+)*")
 
 
 class NatsConfig(Config, frozen=True, kw_only=True):
     """How to deliver to NATS. ``subject`` may be a Liquid template. With ``jetstream`` a delivery is done when a stream has
-    stored it; without, when the server has read it, whoever listens."""
+    stored it; without, when the server has read it, whoever listens. ``nkey`` is the seed of a user, ``creds`` the text of a
+    credentials file (both docs.nats.io, "Authentication")."""
 
     subject: str
     jetstream: bool = True
@@ -27,6 +34,8 @@ class NatsConfig(Config, frozen=True, kw_only=True):
     user: str = ""
     password: str = ""
     token: str = ""
+    nkey: str = ""
+    creds: str = ""
     tls: Tls | None = None
     health_check: None = None
 
@@ -37,6 +46,8 @@ class NatsTarget(Target, frozen=True, kw_only=True, tag="nats"):
     secrets = (
         ("config", "password"),
         ("config", "token"),
+        ("config", "nkey"),
+        ("config", "creds"),
         ("config", "tls", "key"),
         ("config", "headers", SECRET_HEADERS),
     )
@@ -51,6 +62,7 @@ class NatsTarget(Target, frozen=True, kw_only=True, tag="nats"):
     def flaws(self) -> list[Flaw]:
         config = self.config
         flaws = [*check_servers(self.endpoint), *check_login(config.user, config.password, config.token, config.tls)]
+        flaws += _check_keys(config)
         form = "must be a subject without wildcards and blanks that does not begin with $, or a template"
         flaws += text_flaws(config.subject, "/config/subject", is_subject, form)
         for name, value in config.headers.items():
@@ -86,4 +98,16 @@ def check_login(user: str, password: str, token: str, tls: Tls | None) -> list[F
         flaws.append(Flaw("/config/user", "user and password come together"))
     if user and token:
         flaws.append(Flaw("/config/token", "either a token or user and password"))
+    return flaws
+
+
+def _check_keys(config: NatsConfig) -> list[Flaw]:
+    flaws = []
+    if config.nkey and not _SEED.fullmatch(config.nkey):
+        flaws.append(Flaw("/config/nkey", "must be the seed of a user: SUA... and 54 more letters and digits"))
+    if config.creds and not _CREDS.fullmatch(config.creds):
+        flaws.append(Flaw("/config/creds", "must be the text of a credentials file: the JWT of a user and its NKEY seed"))
+    ways = [name for name in ("user", "token", "nkey", "creds") if getattr(config, name)]
+    if len(ways) > 1 and ways != ["user", "token"]:
+        flaws.append(Flaw(f"/config/{ways[-1]}", f"one way to log in is enough: {ways[0]} is given too"))
     return flaws

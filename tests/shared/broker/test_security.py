@@ -1,10 +1,6 @@
 """Links to a broker that wants to know who calls, over TLS, with certificates and keys that are made here."""
 
 import asyncio
-import base64
-import json
-import os
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -21,53 +17,13 @@ from tas_mcp.ops import Ops
 from tas_mcp.service import Runtime
 from tas_mcp.settings import ServiceSettings
 from tests.certificates import Authority, Pair
+from tests.nats_keys import ACCOUNT, OPERATED, USER, Key, credentials
 from tests.nats_server import NatsServer
 from tests.shared.rig import until
 
 AUTHORITY = Authority()
 Start = Callable[..., NatsServer]
-
-
-class Key:
-    """An nkey of a kind."""
-
-    def __init__(self, kind: int) -> None:
-        self.seed = nkeys.encode_seed(os.urandom(32), kind).decode()
-        self.public = nkeys.from_seed(bytearray(self.seed.encode())).public_key.decode()
-
-    def token(self, kind: str, subject: str, **nats: Any) -> str:
-        """A NATS JWT (version 2) about ``subject``, signed with this key."""
-        claims = {"jti": "1", "iat": int(time.time()), "iss": self.public, "name": kind, "sub": subject}
-        parts = {"typ": "JWT", "alg": "ed25519-nkey"}, {**claims, "nats": {"type": kind, "version": 2, **nats}}
-        text = ".".join(encoded(json.dumps(part).encode()) for part in parts)
-        return f"{text}.{encoded(nkeys.from_seed(bytearray(self.seed.encode())).sign(text.encode()))}"
-
-
-def encoded(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-OPERATOR, SYSTEM, ACCOUNT, USER = map(
-    Key, (nkeys.PREFIX_BYTE_OPERATOR, nkeys.PREFIX_BYTE_ACCOUNT, nkeys.PREFIX_BYTE_ACCOUNT, nkeys.PREFIX_BYTE_USER)
-)
-LIMITS = dict.fromkeys(("subs", "data", "payload", "imports", "exports", "conn", "leaf"), -1) | {"wildcards": True}
-OPERATED = f"""
-operator: {OPERATOR.token("operator", OPERATOR.public)}
-resolver: MEMORY
-resolver_preload {{
-  {SYSTEM.public}: {OPERATOR.token("account", SYSTEM.public, limits=LIMITS)}
-  {ACCOUNT.public}: {OPERATOR.token("account", ACCOUNT.public, limits=LIMITS)}
-}}
-system_account: {SYSTEM.public}
-"""
-CREDS = f"""\
------BEGIN NATS USER JWT-----
-{ACCOUNT.token("user", USER.public, subs=-1, data=-1, payload=-1)}
-------END NATS USER JWT------
------BEGIN USER NKEY SEED-----
-{USER.seed}
-------END USER NKEY SEED------
-"""
+CREDS = credentials(ACCOUNT, USER)
 
 
 def write(folder: Path, name: str, text: str) -> str:

@@ -73,6 +73,22 @@ def test_certificates_are_checked_for_their_form() -> None:
     assert [flaw.pointer for flaw in Tls(ca=broken).flaws()] == ["/config/tls/ca"]
 
 
+@pytest.mark.parametrize("name", ["a.example", "10.0.0.1", "fd00::1", "x" * 253])
+def test_the_name_of_a_server(name: str) -> None:
+    assert Tls(server_name=name).flaws() == []
+
+
+@pytest.mark.parametrize("name", ["a b", "a/b", "*.example", "a\r\nb", "https://a", "x" * 254])
+def test_what_is_no_name_of_a_server(name: str) -> None:
+    assert [flaw.pointer for flaw in Tls(server_name=name).flaws()] == ["/config/tls/server_name"]
+
+
+def test_the_oldest_version_cannot_be_chosen() -> None:
+    with pytest.raises(Rejected) as caught:
+        check(document("grpcs://a:1", tls={"min_version": "1.3"}))
+    assert [flaw.pointer for flaw in caught.value.flaws] == ["/config/tls/min_version"]
+
+
 def test_the_key_and_the_credentials_are_masked() -> None:
     pair = Authority().issue()
     target, _ = check(document("grpcs://a:1", headers={"authorization": "Bearer 0123456789"}, tls=pair._asdict()))

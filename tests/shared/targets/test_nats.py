@@ -7,6 +7,9 @@ import pytest
 from tas_mcp.errors import Rejected
 from tas_mcp.targets import NatsTarget, check, decode, encode, masked
 from tas_mcp.targets.nats import servers
+from tests.nats_keys import ACCOUNT, USER, credentials
+
+CREDS = credentials(ACCOUNT, USER)
 
 
 def document(endpoint: str = "nats://a.example:4222", subject: str = "orders.new", **config: Any) -> dict[str, Any]:
@@ -55,6 +58,16 @@ def test_endpoints(endpoint: str, found: list[tuple[str, int]]) -> None:
         (document(user="jo"), "/config/user"),
         (document(password="x"), "/config/user"),
         (document(user="jo", password="x", token="y"), "/config/token"),
+        (document(nkey="SUAM"), "/config/nkey"),
+        (document(nkey=USER.public), "/config/nkey"),
+        (document(nkey=ACCOUNT.seed), "/config/nkey"),
+        (document(nkey=USER.seed, user="jo", password="x"), "/config/nkey"),
+        (document(nkey=USER.seed, token="x"), "/config/nkey"),
+        (document(creds=CREDS, nkey=USER.seed), "/config/creds"),
+        (document(creds=USER.seed), "/config/creds"),
+        (document(creds=CREDS.replace("BEGIN NATS USER JWT", "JWT")), "/config/creds"),
+        (document(creds=CREDS.replace(USER.seed, "")), "/config/creds"),
+        (document(creds=CREDS.partition("\n\n")[0]), "/config/creds"),
         (document(tls={"ca": "x"}), "/config/tls/ca"),
         (document(headers={"Nats-Msg-Id": "x"}), "/config/headers/Nats-Msg-Id"),
         (document(headers={"ce-id": "x"}), "/config/headers/ce-id"),
@@ -74,3 +87,7 @@ def test_secrets_are_masked() -> None:
     assert (shown["password"], shown["user"], shown["headers"]) == ("***cdef", "jo", {"Authorization": "***"})
     shown = masked(check(document(token="0123456789abcdef"))[0])["config"]
     assert shown["token"] == "***cdef"
+    shown = masked(check(document(nkey=USER.seed))[0])["config"]
+    assert shown["nkey"] == "***" + USER.seed[-4:]
+    shown = masked(check(document(creds=CREDS))[0])["config"]
+    assert shown["creds"] == "***---\n"

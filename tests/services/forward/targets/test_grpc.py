@@ -217,6 +217,22 @@ async def test_both_sides_prove_who_they_are() -> None:
     assert len(found.seen) == 1
 
 
+async def test_the_certificate_may_have_to_bear_another_name_than_the_endpoint() -> None:
+    authority = Authority()
+    pair = authority.issue(address="192.0.2.1", host="edge.internal")
+    async with grpc_serving(grpc.ssl_server_credentials([(pair.key.encode(), pair.certificate.encode())])) as found:
+        for name, good in (("edge.internal", True), ("", False), ("other.internal", False)):
+            tls = {"ca": authority.certificate, "server_name": name}
+            endpoint = f"grpcs://localhost:{found.port}"
+            given, _ = targets.check({"id": "t", "type": "grpc", "endpoint": endpoint, "config": {"tls": tls}})
+            async with open_sender(given, OPEN) as sender:
+                if good:
+                    assert await sender.send(event()) == 200
+                else:
+                    with pytest.raises(Failed):
+                        await sender.send(event())
+
+
 async def test_all_addresses_of_the_name_are_used_and_new_ones_found() -> None:
     asked: list[str] = []
     found = ["127.0.0.1", "127.0.0.2"]

@@ -1,5 +1,6 @@
 """The HTTP sender against a real server; what servers do wrong is in ../test_connection.py."""
 
+import asyncio
 import json
 import ssl
 import time
@@ -304,6 +305,55 @@ async def test_an_authority_of_its_own_and_a_certificate_for_the_client() -> Non
         ):
             with pytest.raises(Failed):
                 await deliver(ca, client)
+
+
+@asynccontextmanager
+async def handshaking(context: ssl.SSLContext) -> AsyncIterator[tuple[int, list[str | None]]]:
+    """A server that says yes to whoever gets through the handshake; its port, and the versions that were agreed on."""
+    versions: list[str | None] = []
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        versions.append(writer.get_extra_info("ssl_object").version())
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0, ssl=context)
+    async with server:
+        yield server.sockets[0].getsockname()[1], versions
+
+
+async def sent_over(port: int, **tls: str) -> int:
+    given = {"id": "t", "type": "http", "endpoint": f"https://localhost:{port}/", "config": {"tls": tls}}
+    async with open_sender(targets.check(given)[0], OPEN) as sender:
+        return await sender.send(event())
+
+
+async def test_the_certificate_may_have_to_bear_another_name_than_the_endpoint() -> None:
+    authority = Authority()
+    context = context_of(authority, authority.issue(address="192.0.2.1", host="ledger.internal"))
+    asked: list[str | None] = []
+    context.sni_callback = lambda _, name, __: asked.append(name)
+    async with handshaking(context) as (port, _):
+        assert await sent_over(port, ca=authority.certificate, server_name="ledger.internal") == 200
+        for name in ("", "other.internal"):
+            with pytest.raises(Failed, match="certificate"):
+                await sent_over(port, ca=authority.certificate, server_name=name)
+    assert asked == ["ledger.internal", "localhost", "other.internal"]
+
+
+async def test_the_oldest_version_of_tls_is_chosen() -> None:
+    authority = Authority()
+    context = context_of(authority, authority.issue())
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    async with handshaking(context) as (port, versions):
+        assert await sent_over(port, ca=authority.certificate) == 200
+        with pytest.raises(Failed):
+            await sent_over(port, ca=authority.certificate, min_version="1.3")
+        assert versions == ["TLSv1.2"]
+        context.maximum_version = ssl.TLSVersion.TLSv1_3
+        assert await sent_over(port, ca=authority.certificate, min_version="1.3") == 200
+    assert versions == ["TLSv1.2", "TLSv1.3"]
 
 
 async def test_a_key_of_another_certificate_is_refused_when_it_is_opened() -> None:

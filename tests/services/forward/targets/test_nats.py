@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import nkeys
 import pytest
 from msgspec import structs
 
@@ -17,6 +18,7 @@ from tas_mcp.broker import Message
 from tas_mcp.messages import webhook_id
 from tests.certificates import Authority
 from tests.contracts.target import event
+from tests.nats_keys import ACCOUNT, OPERATED, USER, Key, credentials
 from tests.nats_server import NatsServer
 from tests.services.forward.rig import OPEN
 from tests.shared.rig import Broker, linked, until
@@ -197,6 +199,58 @@ async def test_tls_and_a_login(closed: tuple[NatsServer, Authority]) -> None:
             else:
                 with pytest.raises(Failed):
                     await sender.send(event())
+
+
+async def test_the_certificate_may_have_to_bear_another_name_than_the_endpoint(tmp_path: Path) -> None:
+    authority = Authority()
+    pair = authority.issue(address="192.0.2.1", host="nats.internal")
+    for name, text in (("cert", pair.certificate), ("key", pair.key)):
+        (tmp_path / name).write_text(text)
+    server = NatsServer(tmp_path, f"tls {{ cert_file: {tmp_path}/cert, key_file: {tmp_path}/key }}").start()
+    try:
+        for name, accepted in (("nats.internal", True), ("", False), ("other.internal", False)):
+            tls = {"ca": authority.certificate, "server_name": name}
+            async with open_nats(target(server, subject="core.orders", jetstream=False, tls=tls), OPEN) as sender:
+                if accepted:
+                    assert await sender.send(event()) == 200
+                else:
+                    with pytest.raises(Failed):
+                        await sender.send(event())
+    finally:
+        server.kill()
+
+
+async def test_an_nkey(tmp_path: Path) -> None:
+    server = NatsServer(tmp_path, f"authorization {{ users: [ {{ nkey: {USER.public} }} ] }}").start()
+    try:
+        for seed, accepted in ((USER.seed, True), (Key(nkeys.PREFIX_BYTE_USER).seed, False)):
+            async with open_nats(target(server, subject="core.orders", jetstream=False, nkey=seed), OPEN) as sender:
+                if accepted:
+                    assert await sender.send(event()) == 200
+                else:
+                    with pytest.raises(Failed):
+                        await sender.send(event())
+    finally:
+        server.kill()
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+async def test_a_credentials_file(tmp_path: Path, newline: str) -> None:
+    server = NatsServer(tmp_path, OPERATED).start()
+    try:
+        for creds, accepted in (
+            (credentials(ACCOUNT, USER), True),
+            (credentials(Key(nkeys.PREFIX_BYTE_ACCOUNT), USER), False),
+        ):
+            given = target(server, subject="core.orders", jetstream=False, creds=creds.replace("\n", newline))
+            async with open_nats(given, OPEN) as sender:
+                if accepted:
+                    assert await sender.send(event()) == 200
+                else:
+                    with pytest.raises(Failed):
+                        await sender.send(event())
+    finally:
+        server.kill()
 
 
 async def test_a_token(tmp_path: Path) -> None:
