@@ -112,6 +112,7 @@ class Stage:
             "TAS_NATS_URL": f"nats://127.0.0.1:{self.nats_port}",
             "TAS_OPS_PORT": str(self._ops[name]),
             "TAS_ALLOWED_NETWORKS": "127.0.0.0/8",
+            "TAS_AUTH": "none",
         }
         if name in ports:
             env["TAS_HTTP_PORT"] = str(ports[name])

@@ -15,6 +15,7 @@ from services.control import (
     api_targets,
     api_trials,
 )
+from services.control.access import guard
 from services.control.audit import AuditLog, GoneTargets
 from services.control.backtest import Backtests
 from services.control.dead import DeadLetters
@@ -68,22 +69,33 @@ async def control(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     runtime.ops.check("streams", lambda: topology.trouble)
     if settings.targets_file:
         runtime.ops.check("targets_file", lambda: "", lambda: files.note)
+    runtime.ops.check("keys", lambda: runtime.auth.trouble)
     runtime.mount(
-        [
-            *api_targets.routes(topology, store, editor, readings, statuses, audit),
-            *api_revisions.routes(topology, store, editor, History(jetstream)),
-            *api_dead.routes(topology, DeadLetters(jetstream, publisher, store), audit),
-            *api_schemas.routes(topology, schemas),
-            *api_rejected.routes(topology, RejectedEvents(jetstream, publisher, schemas), audit),
-            *api_audit.routes(topology, AuditLog(jetstream)),
-            *api_stats.routes(topology, readings),
-            *api_trials.routes(topology, store, connection, backtests, statuses),
-            *api_openapi.routes(),
-        ],
+        guard(
+            runtime.auth,
+            [
+                *api_targets.routes(topology, store, editor, readings, statuses, audit),
+                *api_revisions.routes(topology, store, editor, History(jetstream)),
+                *api_dead.routes(topology, DeadLetters(jetstream, publisher, store), audit),
+                *api_schemas.routes(topology, schemas),
+                *api_rejected.routes(topology, RejectedEvents(jetstream, publisher, schemas), audit),
+                *api_audit.routes(topology, AuditLog(jetstream)),
+                *api_stats.routes(topology, readings),
+                *api_trials.routes(topology, store, connection, backtests, statuses),
+                *api_openapi.routes(),
+            ],
+        ),
         BODY_BYTES,
     )
     janitor = Janitor(topology, steps, settings.janitor_seconds)
-    async with topology.running(), presences.running(), ingest.running(), janitor.running(), files.running():
+    async with (
+        topology.running(),
+        presences.running(),
+        ingest.running(),
+        janitor.running(),
+        files.running(),
+        runtime.auth.running(),
+    ):
         yield
 
 

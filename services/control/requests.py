@@ -9,6 +9,7 @@ from aiohttp import web
 
 from services.control.topology import Topology
 from tas_mcp.audit import Note
+from tas_mcp.callers import Caller
 from tas_mcp.errors import Flaw, Rejected
 from tas_mcp.http import Handler, answering, json_response, problem, read_body, request_id
 from tas_mcp.validation import flaw
@@ -18,8 +19,9 @@ BODY_SECONDS = 10.0
 LIMIT = 100
 MAX_LIMIT = 1000
 MAX_COMMENT = 500
-ANONYMOUS = "anonymous"
-"""The author of a change while nobody has to say who they are."""
+
+CALLER = web.RequestKey("caller", Caller)
+"""Who sends a request, as ``access`` found out."""
 
 SHOWN_FAILURES = 20
 
@@ -89,12 +91,17 @@ async def body_of(request: web.Request, kind: type[T]) -> T:
         raise Rejected("INVALID_REQUEST", f"the body: {what.pointer} {what.detail}", [what]) from None
 
 
+def caller_of(request: web.Request) -> Caller:
+    """Who sends a request."""
+    return request[CALLER]
+
+
 def note(request: web.Request) -> Note:
     """Who makes the change that is asked for, and the comment given with ``?comment=``."""
     comment = request.query.get("comment", "").strip()
     if trouble := unfit_comment(comment):
         raise _bad_parameter("comment", trouble)
-    return Note(ANONYMOUS, comment, request.remote or "", request_id(request))
+    return Note(caller_of(request).name, comment, request.remote or "", request_id(request))
 
 
 def unfit_comment(comment: str) -> str:

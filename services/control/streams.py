@@ -14,6 +14,7 @@ SCHEMA_HISTORY = 8
 MAX_CONSUMERS = 20_000
 TARGETS_STREAM = subjects.bucket_stream(subjects.TARGETS_BUCKET)
 SCHEMAS_STREAM = subjects.bucket_stream(subjects.SCHEMAS_BUCKET)
+KEYS_STREAM = subjects.bucket_stream(subjects.KEYS_BUCKET)
 STATUS_STREAM = subjects.bucket_stream(subjects.STATUS_BUCKET)
 
 SHARES = {
@@ -25,6 +26,7 @@ SHARES = {
     subjects.REJECTED: 0.02,
     TARGETS_STREAM: 0.01,
     SCHEMAS_STREAM: 0.01,
+    KEYS_STREAM: 0.004,
     STATUS_STREAM: 0.005,
 }
 """The part of ``store_bytes`` that each stream may use. What is left is room for the broker's own files: a store full to the brim
@@ -69,6 +71,7 @@ def streams(settings: Settings) -> list[dict[str, Any]]:
         },
         TARGETS_STREAM: _bucket(subjects.TARGETS_BUCKET, HISTORY),
         SCHEMAS_STREAM: _bucket(subjects.SCHEMAS_BUCKET, SCHEMA_HISTORY),
+        KEYS_STREAM: _bucket(subjects.KEYS_BUCKET, 1),
         STATUS_STREAM: {**_bucket(subjects.STATUS_BUCKET, 1), "discard": "old"},
     }
     deliveries = {

@@ -20,6 +20,7 @@ from services.ingest.settings import Settings as IngestSettings
 from services.process.main import process
 from services.process.settings import Settings as ProcessSettings
 from tas_mcp import telemetry
+from tas_mcp.auth import on_loopback
 from tas_mcp.errors import Misconfigured
 from tas_mcp.http import application, listening
 from tas_mcp.ops import Ops
@@ -35,6 +36,8 @@ SERVICES: dict[str, tuple[Any, Any]] = {
     "ingest": (IngestSettings, ingest),
 }
 DEMO_TARGET = "demo"
+KEYS_ASKED = "each request below needs one: -H 'Authorization: Bearer <key>'"
+NO_KEYS = "off: whoever can connect may do everything (TAS_ADMIN_KEY_FILE turns them on)"
 LOOPBACK = "127.0.0.0/8,::1"
 """Where a laptop's targets are."""
 
@@ -77,6 +80,7 @@ async def dev(options: Options, say: Callable[[str], None], show: Callable[[str,
             **{name: value for name, value in os.environ.items() if not name.startswith("TAS_NATS_")},  # of another broker
             "TAS_NATS_URL": url,
             "TAS_STORE_BYTES": str(broker.store_bytes(data)),
+            **({} if asks_for_keys(main) else {"TAS_AUTH": "none"}),
         }
         async with AsyncExitStack() as stack:
             runtimes = []
@@ -95,25 +99,30 @@ async def dev(options: Options, say: Callable[[str], None], show: Callable[[str,
             if options.demo:
                 if context:
                     raise Misconfigured("--demo speaks to the gateway without TLS: unset TAS_TLS_CERT_FILE and TAS_TLS_KEY_FILE")
-                await stack.enter_async_context(demo(base, options.demo_port, show))
-            say(welcome(base, url, data if options.data else None, options.demo))
+                await stack.enter_async_context(demo(base, options.demo_port, main.admin_key, show))
+            say(welcome(base, url, data if options.data else None, options.demo, asks_for_keys(main)))
             entered = stack.pop_all()
         await until(stop, entered, ops, main.drain_seconds)
 
 
 @asynccontextmanager
-async def demo(base: str, port: int, show: Callable[[str, str], None]) -> AsyncIterator[None]:
-    """The receiver, and a target that sends it every event."""
+async def demo(base: str, port: int, key: str, show: Callable[[str, str], None]) -> AsyncIterator[None]:
+    """The receiver, and a target that sends it every event, made with ``key`` where callers need one."""
     async with receiver.receiving("127.0.0.1", port, show) as endpoint, aiohttp.ClientSession() as session:
         document = {"type": "webhook", "endpoint": endpoint, "name": "the demo receiver"}
         url = f"{base}/api/v1/forwarding/targets/{DEMO_TARGET}"
-        async with session.put(url, json=document) as response:
+        async with session.put(url, json=document, headers={"X-API-Key": key} if key else None) as response:
             if response.status != 200:
                 raise Misconfigured(f"--demo: the target could not be made: {await response.text()}")
         yield
 
 
-def welcome(base: str, nats: str, data: Path | None, demo: bool) -> str:
+def asks_for_keys(settings: IngestSettings) -> bool:
+    """Whether callers need a key: not on a laptop, where only its own programs can connect, and nothing says that they do."""
+    return settings.auth == "keys" or (settings.auth == "auto" and (settings.admin_key != "" or not on_loopback(settings.host)))
+
+
+def welcome(base: str, nats: str, data: Path | None, demo: bool, keys: bool) -> str:
     """What a new user is told."""
     target = (
         "Every event is shown below as it is delivered.\n\n"
@@ -127,7 +136,8 @@ def welcome(base: str, nats: str, data: Path | None, demo: bool) -> str:
         f"  events and API   {base}/api/v1/\n"
         f"  health, metrics  {base}/ready  {base}/metrics\n"
         f"  broker           {nats}\n"
-        f"  data             {data or 'thrown away at the end (--ephemeral)'}\n\n"
+        f"  data             {data or 'thrown away at the end (--ephemeral)'}\n"
+        f"  keys             {KEYS_ASKED if keys else NO_KEYS}\n\n"
         f"{target}"
         f"Send an event:\n"
         f"""  curl {base}/api/v1/events -d '{{"event_type": "user.created", "source": "shell", "data": {{"name": "Ada"}}}}'\n\n"""

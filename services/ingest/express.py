@@ -25,8 +25,8 @@ from services.ingest.intake import Accepted, Counted, Intake
 from services.ingest.rates import Addresses
 from services.ingest.settings import Settings
 from tas_mcp import submission, telemetry
-from tas_mcp.callers import ANYBODY
-from tas_mcp.errors import Overloaded, Rejected, TasError
+from tas_mcp.auth import Authentication
+from tas_mcp.errors import Rejected, TasError
 from tas_mcp.http import HEADER_SECONDS, ProtocolFactory, fit_request_id
 
 log = telemetry.logger("express")
@@ -46,8 +46,9 @@ _STATUS = {status.value: f"{status.value} {status.phrase}" for status in HTTPSta
 class Express:
     """The front of the ingest port (``tas_mcp.http.Front``)."""
 
-    def __init__(self, settings: Settings, intake: Intake, addresses: Addresses | None = None) -> None:
+    def __init__(self, settings: Settings, intake: Intake, auth: Authentication, addresses: Addresses | None = None) -> None:
         self.intake = intake
+        self.auth = auth
         self.addresses = addresses
         said = addresses.origin.header if addresses else ""
         self.heads = Heads(min(settings.express_bytes, settings.max_batch_bytes), said)
@@ -261,22 +262,24 @@ class Connection(asyncio.Protocol):
         express = self._express
         slot = _Slot(self, head)
         self._owed.append(slot)
-        if express.addresses is not None:
-            try:
+        try:
+            if express.addresses is not None:
                 express.addresses.admit(self._peer, head.forwarded, self._since)
-            except Overloaded as error:
-                express.counted.count(error)
-                slot.settle(error)
-                return
+            caller = express.auth.identify(head.credential, self._peer)
+        except TasError as error:
+            express.counted.count(error)
+            slot.settle(error)
+            return
         if not head.batch:
-            express.intake.submit(body, len(body), submission.read, ANYBODY, express.counted, slot.settle)
+            express.intake.submit(body, len(body), submission.read, caller, express.counted, slot.settle)
             return
         try:
+            caller.require("events:write")
             entries = batch.read(body, *express.batch_limits)
         except Rejected as error:
             slot.settle(error)
             return
-        slot.task = asyncio.create_task(batch.submit(entries, express.intake, ANYBODY, express.counted))
+        slot.task = asyncio.create_task(batch.submit(entries, express.intake, caller, express.counted))
         slot.task.add_done_callback(slot.settle_batch)
 
     def flush(self) -> None:

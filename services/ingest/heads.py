@@ -12,6 +12,8 @@ from typing import NamedTuple
 import httptools
 
 from services.ingest.paths import BATCH_PATH, EVENTS_PATH
+from tas_mcp.auth.credentials import credential
+from tas_mcp.errors import Rejected
 
 MAX_HEAD_BYTES = 8192
 MAX_HEADERS = 64
@@ -22,7 +24,7 @@ _LINES = {f"POST {EVENTS_PATH} HTTP/1.1".encode(): False, f"POST {BATCH_PATH} HT
 _TYPES = frozenset((b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"))
 _ONCE = frozenset(
     (b"host", b"content-type", b"content-length", b"connection", b"x-request-id", b"user-agent", b"server", b"etag",
-     b"content-location", b"content-range", b"max-forwards", b"x-forwarded-for", b"forwarded")
+     b"content-location", b"content-range", b"max-forwards", b"x-forwarded-for", b"forwarded", b"authorization", b"x-api-key")
 )  # fmt: skip
 _UNUSUAL = frozenset(
     (b"transfer-encoding", b"expect", b"upgrade", b"prefer", b"content-encoding", b"te", b"trailer", b"http2-settings",
@@ -31,13 +33,14 @@ _UNUSUAL = frozenset(
 
 
 class Head(NamedTuple):
-    """A plain request: whether it goes to the batch route, the length of its body, its X-Request-Id, and what a proxy says of
-    where it comes from (or ``""``)."""
+    """A plain request: whether it goes to the batch route, the length of its body, its X-Request-Id, what a proxy says of where
+    it comes from, and its credential (or ``""``)."""
 
     batch: bool
     length: int
     request_id: str
     forwarded: str = ""
+    credential: str = ""
 
 
 class _Parsed:
@@ -98,8 +101,12 @@ def _plain(batch: bool, once: dict[bytes, bytes], max_body: int, forwarded: byte
         return None
     if once.get(b"content-type", b"").lower() not in _TYPES or once.get(b"connection", b"keep-alive").lower() != b"keep-alive":
         return None
+    try:
+        given = credential(once.items())
+    except Rejected:
+        return None
     said = once.get(forwarded, b"").decode("latin-1")
-    return Head(batch, int(length), once.get(b"x-request-id", b"").decode("latin-1"), said)
+    return Head(batch, int(length), once.get(b"x-request-id", b"").decode("latin-1"), said, given)
 
 
 class Heads:

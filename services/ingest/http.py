@@ -14,7 +14,7 @@ from services.ingest.paths import BATCH_PATH, EVENTS_PATH
 from services.ingest.rates import Addresses
 from services.ingest.settings import Settings
 from tas_mcp import submission
-from tas_mcp.callers import ANYBODY
+from tas_mcp.auth import Authentication
 from tas_mcp.errors import Overloaded, Rejected, TasError
 from tas_mcp.http import Handler, answering, failure, problem_response, read_body, request_id
 
@@ -24,10 +24,14 @@ FORM_TYPE = "application/x-www-form-urlencoded"
 
 
 def routes(
-    settings: Settings, intake: Intake, lane: Express | None = None, addresses: Addresses | None = None
+    settings: Settings,
+    intake: Intake,
+    auth: Authentication,
+    lane: Express | None = None,
+    addresses: Addresses | None = None,
 ) -> list[web.RouteDef]:
     """The routes of the ingest service; ``lane`` is the express lane before them."""
-    one, many = take_one(settings, intake), answering(take_batch(settings, intake))
+    one, many = take_one(settings, intake, auth), answering(take_batch(settings, intake, auth))
     if addresses is not None:
         one, many = admitting(one, addresses), admitting(many, addresses)
     if lane is not None:
@@ -62,11 +66,12 @@ def closing(handler: Handler, lane: Express) -> Handler:
     return handle
 
 
-def take_one(settings: Settings, intake: Intake) -> Handler:
+def take_one(settings: Settings, intake: Intake, auth: Authentication) -> Handler:
     """POST /api/v1/events. A hot path: no context, and no header that a plain accepted event does not need."""
     counted = Counted("http")
 
     async def take(request: web.Request) -> web.StreamResponse:
+        caller = auth.caller(request.headers.items(), request.remote or "")
         check_headers(request.headers)
         body = await read_event(request, settings.body_seconds)
         future: asyncio.Future[Accepted | TasError] = asyncio.get_running_loop().create_future()
@@ -75,7 +80,7 @@ def take_one(settings: Settings, intake: Intake) -> Handler:
             if not future.done():  # done: the request was cancelled
                 future.set_result(answer)
 
-        intake.submit(body, len(body), submission.read, ANYBODY, counted, settle)
+        intake.submit(body, len(body), submission.read, caller, counted, settle)
         answer = await future
         return response(answers.one(answer, request_id(request) if isinstance(answer, TasError) else ""))
 
@@ -88,15 +93,17 @@ def take_one(settings: Settings, intake: Intake) -> Handler:
     return handle
 
 
-def take_batch(settings: Settings, intake: Intake) -> Handler:
+def take_batch(settings: Settings, intake: Intake, auth: Authentication) -> Handler:
     """POST /api/v1/events/batch."""
     counted = Counted("http")
 
     async def handle(request: web.Request) -> web.StreamResponse:
+        caller = auth.caller(request.headers.items(), request.remote or "")
+        caller.require("events:write")
         check_headers(request.headers)
         body = await read_event(request, settings.body_seconds)
         entries = batch.read(body, settings.max_batch_bytes, settings.max_batch_events)
-        return response(answers.batch(await batch.submit(entries, intake, ANYBODY, counted), request_id(request)))
+        return response(answers.batch(await batch.submit(entries, intake, caller, counted), request_id(request)))
 
     return handle
 

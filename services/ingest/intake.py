@@ -117,6 +117,8 @@ class Intake:
         try:
             caller.require("events:write")
             event, data = read(given, self.limits, time.time_ns(), uuid7)
+            if caller.restricted:
+                caller.admit(event.event_type, event.source)
             if self._types is not None and not self._types.known(event.event_type):
                 self._types.admit(caller, event.event_type, time.monotonic())
             if self._schemas.active:

@@ -37,12 +37,13 @@ async def ingest(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     follower = Follower(connection, subjects.SCHEMAS_BUCKET, changed)
     runtime.ops.check("schemas", lambda: follower.trouble, schemas.faults.note)
     publisher = Publisher(connection, window=settings.publish_window)
-    async with publisher.running(), follower.running(), presences.running(), announcer.running():
+    runtime.ops.check("keys", lambda: runtime.auth.trouble)
+    async with publisher.running(), follower.running(), presences.running(), announcer.running(), runtime.auth.running():
         await follower.first(LOAD_SECONDS)
         sizes = Limits(settings.max_event_bytes, settings.max_depth, settings.max_metadata)
         intake = Intake(publisher, sizes, schemas, rates, types)
-        runtime.front = lane = Express(settings, intake, addresses) if settings.express else None
-        runtime.mount(http.routes(settings, intake, lane, addresses), settings.max_batch_bytes + 1)
+        runtime.front = lane = Express(settings, intake, runtime.auth, addresses) if settings.express else None
+        runtime.mount(http.routes(settings, intake, runtime.auth, lane, addresses), settings.max_batch_bytes + 1)
         yield
 
 

@@ -49,6 +49,7 @@ STATUS = {
     "SCHEMA_VIOLATION": 422,
 }
 PROBLEM_JSON = "application/problem+json"
+CHALLENGE = 'Bearer realm="tas-mcp"'
 HEADER_SECONDS = 30.0
 """How long a connection may be idle, or take to send its request headers (aiohttp: the same timer)."""
 
@@ -107,9 +108,11 @@ def problem(error: TasError, request_id: str = "") -> Problem:
 
 
 def problem_headers(error: TasError, request_id: str) -> dict[str, str]:
-    """The headers that go with a problem; 429 and 503 always say when to come back, 429 also which limit was reached
-    (draft-ietf-httpapi-ratelimit-headers-10)."""
+    """The headers that go with a problem; 401 says what to come with; 429 and 503 always say when to come back, 429 also which
+    limit was reached (draft-ietf-httpapi-ratelimit-headers-10)."""
     headers = {"X-Request-Id": request_id}
+    if isinstance(error, Rejected) and error.code == "UNAUTHORIZED":
+        headers["WWW-Authenticate"] = CHALLENGE
     if isinstance(error, Overloaded | Unavailable):
         seconds = max(1, math.ceil(error.retry_after))
         headers["Retry-After"] = str(seconds)

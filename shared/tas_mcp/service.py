@@ -21,6 +21,7 @@ import uvloop
 from aiohttp import web
 
 from tas_mcp import __version__, telemetry, tls, workers
+from tas_mcp.auth import Authentication
 from tas_mcp.broker import Connection, Publisher
 from tas_mcp.broker.security import Tls, client_context
 from tas_mcp.errors import Misconfigured
@@ -40,10 +41,11 @@ OPS_BODY_BYTES = 4096
 
 
 class Runtime:
-    """What a service is given: a broker link, a publisher, its ops state, and a door for its HTTP routes.
+    """What a service is given: a broker link, a publisher, who may come in, its ops state, and a door for its HTTP
+    routes.
 
     Raises:
-        Misconfigured: the certificates of the public ports cannot be used.
+        Misconfigured: the certificates of the public ports, or the bootstrap key, cannot be used.
     """
 
     def __init__(self, name: str, settings: ServiceSettings, ops: Ops) -> None:
@@ -51,6 +53,7 @@ class Runtime:
         self.ops = ops
         self.connection = _connection(name, settings)
         self.publisher = Publisher(self.connection)
+        self.auth = Authentication(self.connection, settings if isinstance(settings, PublicSettings) else PublicSettings())
         self.routes: list[web.RouteDef] = []
         self.max_body = 0
         self.front: Front | None = None

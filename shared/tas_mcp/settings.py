@@ -18,7 +18,7 @@ from tas_mcp.errors import Misconfigured
 from tas_mcp.telemetry import LEVELS
 
 PREFIX = "TAS_"
-SECRETS = frozenset(("nats_password", "nats_token", "nats_nkey"))
+SECRETS = frozenset(("nats_password", "nats_token", "nats_nkey", "admin_key"))
 SERVICES = ("ingest", "process", "forward", "archive", "control", "mcp", "dev")
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
@@ -62,6 +62,12 @@ class PublicSettings(ServiceSettings, frozen=True, kw_only=True, forbid_unknown_
     """What a service has that clients connect to."""
 
     http_port: Port = 8080
+    auth: Annotated[str, Meta(pattern="^(auto|keys|none)$")] = "auto"
+    """Whether callers need a key or a token. ``auto``: they do, and a service that others than this machine can reach does not
+    start before something says who may come in. ``keys``: they do. ``none``: whoever can connect may do everything."""
+    admin_key: str = ""
+    """A key that may do everything, to make the first keys with; best as a file (``TAS_ADMIN_KEY_FILE``) that nobody else may
+    read."""
     tls_cert_file: str = ""
     """Our certificate and its chain, PEM; with it the ports speak TLS 1.3 only (the ops port: plain HTTP)."""
     tls_key_file: str = ""

@@ -27,6 +27,7 @@ ATTEMPTS = "tas.outcomes.attempts"
 
 TARGETS_BUCKET = "tas_targets"
 SCHEMAS_BUCKET = "tas_schemas"
+KEYS_BUCKET = "tas_keys"
 STATUS_BUCKET = "tas_status"
 
 HIGH_WATER = "tas_high_water_bytes"

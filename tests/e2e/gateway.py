@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from aiohttp import web
 
@@ -16,6 +16,7 @@ from tas_mcp.ops import Ops
 from tas_mcp.service import Runtime
 
 START_SECONDS = 30.0
+SETTINGS: dict[str, dict[str, Any]] = {"control": {"store_bytes": 200 * 1024**2, "auth": "none"}, "ingest": {"auth": "none"}}
 
 
 class Gateway(NamedTuple):
@@ -47,7 +48,7 @@ async def _serve(nats_url: str, services: Sequence[str], ready: Future[Gateway],
             ops, runtimes = Ops(), []
             for name in services:
                 kind, service = SERVICES[name]
-                settings = kind(nats_url=nats_url, **({"store_bytes": 200 * 1024**2} if name == "control" else {}))
+                settings = kind(nats_url=nats_url, **SETTINGS.get(name, {}))
                 runtime = await stack.enter_async_context(Runtime(name, settings, ops.part(name)).running())
                 await stack.enter_async_context(service(settings, runtime))
                 runtimes.append(runtime)

@@ -37,6 +37,7 @@ PORTS = range(15_000, 32_000)
 """Below the range from which the kernel takes ports for outgoing connections: one of those could sit on the port of a service
 that is down, and a client that dials such a port may even be connected to itself."""
 SETTINGS = {
+    "TAS_AUTH": "none",
     "TAS_STORE_BYTES": str(2 * 1024**3),
     "TAS_PROCESS_ACK_WAIT_SECONDS": "2",
     "TAS_TARGET_ACK_WAIT_SECONDS": "2",
@@ -44,7 +45,8 @@ SETTINGS = {
     "TAS_DRAIN_SECONDS": "5",
     "TAS_ALLOWED_NETWORKS": "127.0.0.0/8",
 }
-"""Shorter waits than in production, so that what a killed process held comes back soon; targets may be on this machine."""
+"""Shorter waits than in production, so that what a killed process held comes back soon; targets may be on this machine, and
+nobody needs a key."""
 NATS = """\
 host: 127.0.0.1
 port: {port}

@@ -67,6 +67,7 @@ def ended(folder: Path, taken: int) -> dict[str, Ended]:
         "http port in use": ([], {"TAS_HTTP_PORT": str(taken)}),
         "ops port in use": ([], {"TAS_OPS_PORT": str(taken)}),
         "unknown key": ([], {"TAS_CONFIG": str(folder / "typo.toml")}),
+        "open to all": ([], {"TAS_HOST": "0.0.0.0"}),
         "missing file": ([], {"TAS_CONFIG": str(folder / "no.toml")}),
         "workers": (["--workers", "2"], {}),
         "help": (["--help"], {}),
@@ -80,7 +81,7 @@ def ended(folder: Path, taken: int) -> dict[str, Ended]:
     found = {}
     for name, process in started.items():
         try:
-            out, err = process.communicate(timeout=30)
+            out, err = process.communicate(timeout=90)
         finally:
             process.kill()
         found[name] = Ended(process.returncode, out, err)
@@ -115,6 +116,12 @@ def test_a_missing_file(ended: dict[str, Ended], folder: Path) -> None:
     assert line(ended["missing file"]) == f"error: TAS_CONFIG: cannot read {folder / 'no.toml'}: No such file or directory"
 
 
+def test_a_service_that_others_can_reach_and_that_knows_nobody(ended: dict[str, Ended]) -> None:
+    said = line(ended["open to all"])
+    for named in ("TAS_HOST=0.0.0.0", "TAS_ADMIN_KEY_FILE", "TAS_AUTH=keys", "TAS_AUTH=none"):
+        assert named in said
+
+
 def test_a_port_that_workers_cannot_share(ended: dict[str, Ended]) -> None:
     assert line(ended["workers"]).startswith("error: TAS_HTTP_PORT: 0 (any free port) cannot be shared")
 
@@ -134,7 +141,7 @@ async def test_started_not_ready_stopped() -> None:
 async def live(number: signal.Signals) -> None:
     """Start, ask, end with a signal."""
     ops, http = free_port(), free_port()
-    values = environ(TAS_OPS_PORT=str(ops), TAS_HTTP_PORT=str(http), TAS_HTTP_PROT="1")
+    values = environ(TAS_OPS_PORT=str(ops), TAS_HTTP_PORT=str(http), TAS_HTTP_PROT="1", TAS_AUTH="none")
     process = await asyncio.create_subprocess_exec(*COMMAND, env=values, stderr=asyncio.subprocess.PIPE)
     try:
         async with aiohttp.ClientSession() as session:

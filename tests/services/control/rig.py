@@ -105,7 +105,7 @@ def target(target_id: str = "orders", **changes: Any) -> dict[str, Any]:
 @asynccontextmanager
 async def running(url: str, **changes: Any) -> AsyncIterator[Rig]:
     """Serve; the janitor makes a round every 50 ms unless ``changes`` say otherwise."""
-    settings = Settings(**{"nats_url": url, "store_bytes": 100 * 1024**2, "janitor_seconds": 0.05, **changes})
+    settings = Settings(**{"nats_url": url, "auth": "none", "store_bytes": 100 * 1024**2, "janitor_seconds": 0.05, **changes})
     ops = Ops()
     runtime = Runtime("control", settings, ops)
     async with runtime.running(), control(settings, runtime):

@@ -15,7 +15,8 @@ from services.ingest.http import routes
 from services.ingest.intake import Intake
 from services.ingest.schemas import Schemas
 from services.ingest.settings import Settings
-from tas_mcp.broker import Publisher
+from tas_mcp.auth import Authentication
+from tas_mcp.broker import Connection, Publisher
 from tas_mcp.broker.publisher import Settle
 from tas_mcp.http import application, listening
 from tas_mcp.messages import PubAck, decode_event
@@ -71,13 +72,14 @@ class Lane(NamedTuple):
 
 def parts(store: Store, *, express: bool, **changes: Any) -> tuple[web.Application, Express | None]:
     """The application of the event routes, and what is before it."""
-    settings = Settings(**changes)
+    settings = Settings(**{"auth": "none", **changes})
+    auth = Authentication(Connection([], "test"), settings)
     publisher = cast(Publisher, store)
     schemas = Schemas(publisher)
     schemas.use([])
     intake = Intake(publisher, Limits(settings.max_event_bytes, settings.max_depth, settings.max_metadata), schemas)
-    front = Express(settings, intake) if express else None
-    ours = [*routes(settings, intake, front), *Ops().routes(metrics=False)]
+    front = Express(settings, intake, auth) if express else None
+    ours = [*routes(settings, intake, auth, front), *Ops().routes(metrics=False)]
     return application(ours, settings.max_batch_bytes + 1), front
 
 

@@ -53,7 +53,7 @@ class Rig(NamedTuple):
 @asynccontextmanager
 async def serving(url: str, *, lay_out: bool = True, **changes: Any) -> AsyncIterator[Rig]:
     """Serve, the streams in place (where they are not to be made by the test)."""
-    settings = Settings(nats_url=url, **changes)
+    settings = Settings(**{"nats_url": url, "auth": "none", **changes})
     runtime = Runtime("ingest", settings, Ops())
     async with linked(url) as broker, runtime.running():
         if lay_out:

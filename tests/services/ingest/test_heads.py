@@ -36,7 +36,8 @@ TAKEN = {
         plain("User-Agent: x/1", "Accept: */*", "Accept-Encoding: gzip, br", "Cookie: a=b"),
         Head(False, 7, ""),
     ),
-    "trace and authorization": (plain("traceparent: 00-a-b-01", "Authorization: Bearer x"), Head(False, 7, "")),
+    "trace and authorization": (plain("traceparent: 00-a-b-01", "Authorization: Bearer x"), Head(False, 7, "", credential="x")),
+    "a key": (plain("X-API-Key: x"), Head(False, 7, "", credential="x")),
     "repeated headers of no meaning": (plain("X-A: 1", "X-A: 2", "Accept: a", "Accept: b"), Head(False, 7, "")),
     "an empty header": (plain("X-A:"), Head(False, 7, "")),
     "64 headers": (plain(*(f"X-{number}: v" for number in range(MAX_HEADERS - 3))), Head(False, 7, "")),
@@ -70,6 +71,11 @@ HANDED_OVER = {
     "HTTP/0.9": lines("POST /api/v1/events"),
     "two blanks": lines("POST  /api/v1/events HTTP/1.1", HOST, TYPE, LENGTH),
     "an empty line before": b"\r\n" + plain(),
+    # credentials that cannot be told from each other, or cannot be any
+    "two authorizations": plain("Authorization: Bearer x", "Authorization: Bearer x"),
+    "two keys": plain("X-API-Key: x", "X-API-Key: y"),
+    "an authorization and a key": plain("Authorization: Bearer x", "X-API-Key: x"),
+    "another scheme": plain("Authorization: Basic eDp5"),
     # framing
     "no length": lines(LINE, HOST, TYPE),
     "an empty length": lines(LINE, HOST, TYPE, "Content-Length:"),

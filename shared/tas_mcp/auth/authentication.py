@@ -1,0 +1,148 @@
+"""Who calls: the credential of a request, looked up. What a service is given as ``runtime.auth``.
+
+Every request, and every message on a connection that stays open, is looked up anew: that costs about a microsecond, and makes a
+revocation hold at once. Nothing is fetched meanwhile.
+"""
+
+import hmac
+import ipaddress
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+
+from tas_mcp import subjects, telemetry
+from tas_mcp.auth import keys
+from tas_mcp.auth.credentials import credential
+from tas_mcp.auth.failures import AuthenticationFailed, Failure, Told
+from tas_mcp.auth.keyring import Keyring
+from tas_mcp.broker import Connection
+from tas_mcp.callers import ANYBODY, Caller
+from tas_mcp.documents import Document, Follower
+from tas_mcp.errors import Misconfigured, Unavailable
+from tas_mcp.presence import Announcer
+from tas_mcp.settings import PublicSettings
+
+log = telemetry.logger("auth")
+
+LOAD_SECONDS = 2.0
+"""How long the start waits for the keys, without which every caller with one is refused with 503."""
+ADMIN_KEY_CHARACTERS = 32
+"""How short the bootstrap key may be."""
+PRESENCE = "keys"
+"""As what a replica announces which revision of the keys it has in force."""
+
+BOOTSTRAP = Caller("bootstrap", frozenset(("admin",)))
+"""Who comes with the key of ``TAS_ADMIN_KEY_FILE``."""
+
+FAILURES = telemetry.counter("mcp_auth_failures", "Callers who could not say who they are, by reason", ["reason"])
+
+
+class Authentication:
+    """``told`` is called with each failure; set it to keep a record of them. It must return at once."""
+
+    def __init__(self, connection: Connection, settings: PublicSettings, clock: Callable[[], float] = time.time) -> None:
+        """
+        Raises:
+            Misconfigured: others could reach this service, and nothing says who may come in; or the bootstrap key is too short
+                to be one.
+        """
+        _check_open(settings)
+        self._clock = clock
+        self._keyring = Keyring()
+        self._follower = Follower(connection, subjects.KEYS_BUCKET, self._use)
+        self._announcer = Announcer(connection, PRESENCE, lambda: self._keyring.revision)
+        self._admin = _admin(settings.admin_key)
+        self.enabled = settings.auth != "none"
+        self.told: Told = lambda _: None
+
+    @property
+    def trouble(self) -> str:
+        """Why keys cannot be looked up, or ``""``."""
+        return self._follower.trouble if self.enabled else ""
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Authentication"]:
+        """Follow the keys while inside."""
+        if not self.enabled:
+            yield self
+            return
+        async with self._follower.running(), self._announcer.running():
+            await self._follower.first(LOAD_SECONDS)
+            yield self
+
+    def caller(self, headers: Iterable[tuple[str | bytes, str | bytes]], address: str = "") -> Caller:
+        """Who sends a request with these headers (or gRPC metadata), from this address: see ``credentials`` and ``identify``."""
+        if not self.enabled:
+            return ANYBODY
+        try:
+            given = credential(headers)
+        except AuthenticationFailed as error:
+            self._tell(error, address)
+            raise
+        return self.identify(given, address)
+
+    def identify(self, credential: str, address: str = "") -> Caller:
+        """Who comes with this credential (``""``: none).
+
+        Raises:
+            AuthenticationFailed: it is none, unknown, revoked or expired.
+            Unavailable: the keys were not read yet.
+        """
+        if not self.enabled:
+            return ANYBODY
+        try:
+            return self._look_up(credential)
+        except AuthenticationFailed as error:
+            self._tell(error, address)
+            raise
+
+    def _look_up(self, given: str) -> Caller:
+        if not given:
+            raise AuthenticationFailed("missing", "send an API key: as `Authorization: Bearer <key>` or as `X-API-Key: <key>`")
+        digest = keys.digest(given)
+        if self._admin is not None and hmac.compare_digest(self._admin, digest):
+            return BOOTSTRAP
+        key_id = keys.id_of(given)
+        if not key_id:
+            raise AuthenticationFailed("malformed", "the credential is no API key")
+        if not self._follower.loaded.is_set():
+            raise Unavailable(f"the keys cannot be looked up: {self._follower.trouble}", 1.0)
+        return self._keyring.caller(key_id, digest, self._clock())
+
+    def _tell(self, error: AuthenticationFailed, address: str) -> None:
+        FAILURES.labels(error.reason).inc()
+        self.told(Failure(error.reason, error.detail, error.name, address))
+
+    async def _use(self, documents: Sequence[Document]) -> None:
+        self._keyring.use(documents)
+        self._announcer.announce()
+
+
+def on_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _admin(key: str) -> bytes | None:
+    if not key:
+        return None
+    if len(key) < ADMIN_KEY_CHARACTERS:
+        raise Misconfigured(
+            f"TAS_ADMIN_KEY_FILE: the key has {len(key)} characters, and needs {ADMIN_KEY_CHARACTERS} or more: "
+            "make one with `openssl rand -base64 32`"
+        )
+    return keys.digest(key)
+
+
+def _check_open(settings: PublicSettings) -> None:
+    if settings.auth == "auto" and not settings.admin_key and not on_loopback(settings.host):
+        raise Misconfigured(
+            f"TAS_HOST={settings.host} lets others in, and nothing says whom: set TAS_ADMIN_KEY_FILE to a file with a key of "
+            "yours, TAS_AUTH=keys where keys were made already, or TAS_AUTH=none to let in everybody"
+        )
+    if settings.auth == "none":
+        say = log.info if on_loopback(settings.host) else log.warning
+        say("nobody is asked for a key (TAS_AUTH=none): whoever can connect may do everything", host=settings.host)
