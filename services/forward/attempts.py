@@ -11,11 +11,10 @@ A delivery is acked after what follows from it is stored, never before.
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from services.forward.counted import Counted
 from services.forward.deadlines import Deadlines
@@ -31,30 +30,38 @@ from tas_mcp.messages import Attempt, Attempted, Delivery, Event, decode_deliver
 from tas_mcp.outcomes import Outcomes
 from tas_mcp.targets import AnyTarget
 
-T = TypeVar("T")
-
 log = telemetry.logger("lane")
 
 ERROR_CHARACTERS = 300
 
 
-class Owed(NamedTuple):
+class Owed(Struct, frozen=True, gc=False):
     """A delivery in hand."""
 
     pulled: Pulled
     delivery: Delivery
     event: Event
 
-    def attempt(self, at: float, seconds: float, status: int, failure: Failed | Refused | None) -> Attempt:
+    def attempt(self, at: float, seconds: float, status: int) -> Attempt:
         """An attempt that began ``at`` and took ``seconds``."""
-        attempt = Attempt(number=len(self.delivery.attempts) + 1, at=at, duration_ms=seconds * 1e3, status=status)
-        if failure is not None:
-            attempt.error, attempt.response = failure.detail[:ERROR_CHARACTERS], failure.response
-        return attempt
+        return Attempt(number=len(self.delivery.attempts) + 1, at=at, duration_ms=seconds * 1e3, status=status)
 
     def no_attempt(self, why: str) -> Attempt:
         """What is recorded where it is not tried any more."""
         return Attempt(number=len(self.delivery.attempts), at=time.time(), duration_ms=0.0, error=why)
+
+
+def read(pulled: Pulled) -> Owed:
+    """The delivery in a message.
+
+    Raises:
+        ValueError: there is none.
+    """
+    try:
+        delivery = decode_delivery(pulled.data)
+        return Owed(pulled, delivery, decode_event(delivery.event))
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(str(error)) from None
 
 
 class Attempts:
@@ -67,75 +74,62 @@ class Attempts:
         self._storage = storage
         self._outcomes = outcomes
         self._counted = Counted(target_id)
-        self._under_way = 0
 
     def forget(self) -> None:
         """The lane is closed: take it out of the metrics."""
         self._counted.forget()
 
-    async def read(self, pulled: Pulled) -> Owed | None:
-        """The delivery in a message; one that is none is dead, and kept for people to see."""
-        try:
-            delivery = decode_delivery(pulled.data)
-            return Owed(pulled, delivery, decode_event(delivery.event))
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            await self._unreadable(pulled, str(error))
-            return None
-
     async def deliver(self, target: AnyTarget, sender: Sender, owed: Owed) -> None:
         """Try once, within the target's timeout."""
-        at, began = time.time(), time.perf_counter()
-        failure: Failed | Refused | None = None
+        at, began = time.time(), time.monotonic()
         try:
-            status = await self._within(target, deliver(sender, owed.event, owed.delivery.body, owed.delivery.content_type))
-        except (Failed, Refused) as error:
-            failure, status = error, error.status
-        seconds = time.perf_counter() - began
-        self._judge(seconds, failure)
-        await self._settle(target, owed, owed.attempt(at, seconds, status, failure), failure)
+            work = deliver(sender, owed.event, owed.delivery.body, owed.delivery.content_type)
+            status = await self._deadlines.within(target.delivery.timeout, began, work)
+        except (Failed, Refused, TimeoutError) as error:
+            failure = error if isinstance(error, Failed | Refused) else _late(target)
+            attempt = owed.attempt(at, time.monotonic() - began, failure.status)
+            self._gate.failed(failure)
+            await self._failed(target, owed, attempt, failure)
+            return
+        now = time.monotonic()
+        self._gate.delivered(now, now - began, self._deadlines.under_way + 1)
+        self._delivered(owed, owed.attempt(at, now - began, status))
 
     async def deliver_together(self, target: AnyTarget, sender: BatchSender, batch: list[Owed]) -> None:
         """One request for many. What it refuses as a whole is tried one by one: one bad one must not take the others along."""
-        at, began = time.time(), time.perf_counter()
+        at, began = time.time(), time.monotonic()
         verdicts: list[int | Failed | Refused]
         try:
-            verdicts = await self._within(target, sender.send_batch([each.event for each in batch]))
+            work = sender.send_batch([each.event for each in batch])
+            verdicts = await self._deadlines.within(target.delivery.timeout, began, work)
         except Refused:
             for owed in batch:
                 await self.deliver(target, sender, owed)
             return
         except Failed as error:
             verdicts = [error] * len(batch)
-        seconds = time.perf_counter() - began
-        failures = [verdict for verdict in verdicts if not isinstance(verdict, int)]
-        self._judge(seconds, failures[0] if len(failures) == len(batch) else None)
-        for owed, verdict in zip(batch, verdicts, strict=True):
-            failure = None if isinstance(verdict, int) else verdict
-            status = verdict if isinstance(verdict, int) else verdict.status
-            await self._settle(target, owed, owed.attempt(at, seconds, status, failure), failure)
-
-    async def _within(self, target: AnyTarget, work: Awaitable[T]) -> T:
-        self._under_way += 1
-        try:
-            return await self._deadlines.within(target.delivery.timeout, work)
         except TimeoutError:
-            raise Failed(0, f"no answer within {target.delivery.timeout}") from None
-        finally:
-            self._under_way -= 1
-
-    def _judge(self, seconds: float, failure: Failed | Refused | None) -> None:
-        """Tell the gate how a request went."""
-        if failure is None:
-            self._gate.delivered(seconds, self._under_way + 1)
+            verdicts = [_late(target)] * len(batch)
+        now = time.monotonic()
+        seconds = now - began
+        failures = [verdict for verdict in verdicts if not isinstance(verdict, int)]
+        if len(failures) < len(batch):
+            self._gate.delivered(now, seconds, self._deadlines.under_way + 1)
         else:
-            self._gate.failed(failure)
+            self._gate.failed(failures[0])
+        for owed, verdict in zip(batch, verdicts, strict=True):
+            if isinstance(verdict, int):
+                self._delivered(owed, owed.attempt(at, seconds, verdict))
+            else:
+                await self._failed(target, owed, owed.attempt(at, seconds, verdict.status), verdict)
 
-    async def _settle(self, target: AnyTarget, owed: Owed, attempt: Attempt, failure: Failed | Refused | None) -> None:
-        """Do what follows from an attempt."""
-        if failure is None:
-            self._counted.delivered(attempt, time.time() - owed.event.accepted_at / 1e9)
-            self._record(owed, attempt, "delivered")
-            return
+    def _delivered(self, owed: Owed, attempt: Attempt) -> None:
+        self._counted.delivered(attempt, attempt.at + attempt.duration_ms / 1e3 - owed.event.accepted_at / 1e9)
+        self._record(owed, attempt, "delivered")
+
+    async def _failed(self, target: AnyTarget, owed: Owed, attempt: Attempt, failure: Failed | Refused) -> None:
+        """Do what follows from an attempt that failed."""
+        attempt.error, attempt.response = failure.detail[:ERROR_CHARACTERS], failure.response
         self._counted.failed(attempt)
         if isinstance(failure, Gone):
             await self._gate.disable(failure)
@@ -193,8 +187,8 @@ class Attempts:
         self._counted.died()
         self._record(owed, attempt, "dead")
 
-    async def _unreadable(self, pulled: Pulled, detail: str) -> None:
-        """A message that is no delivery (written by hand?): kept for people to see."""
+    async def keep_unreadable(self, pulled: Pulled, detail: str) -> None:
+        """A message that is no delivery (written by hand?) is dead, and kept for people to see."""
         log.error("unreadable delivery", target=self._target_id, seq=pulled.seq, detail=detail)
         event = Event(
             event_id=f"delivery-{pulled.seq}", event_type="", source="", timestamp=0, accepted_at=0, data=Raw(encode(pulled.data))
@@ -220,6 +214,10 @@ class Attempts:
             attempt.error,
         )
         self._outcomes.record(record, done or owed.pulled.ack)
+
+
+def _late(target: AnyTarget) -> Failed:
+    return Failed(0, f"no answer within {target.delivery.timeout}")
 
 
 def expiry(target: AnyTarget, owed: Owed) -> float:

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import aiohappyeyeballs
 import httptools
+from msgspec import Struct
 
 from services.forward.guard import AddrInfo, Guard
 from services.forward.verdict import Failed
@@ -33,6 +34,8 @@ AGE_SECONDS = 600.0
 """A connection lives no longer, so that a changed DNS entry or load balancer is noticed."""
 DNS_SECONDS = 30.0
 HAPPY_EYEBALLS_SECONDS = 0.25
+TOLD_LENGTHS = frozenset(map(len, ("retry-after", "content-length", "transfer-encoding")))
+"""Most headers are of no interest, which is told fastest by their lengths."""
 
 
 class Endpoint(NamedTuple):
@@ -49,7 +52,7 @@ class Endpoint(NamedTuple):
         return cls(parts.hostname or "", parts.port or (443 if tls else 80), tls)
 
 
-class Answer(NamedTuple):
+class Answer(Struct, frozen=True, gc=False):
     """A target's answer: its status, the value of Retry-After, and the beginning of its body."""
 
     status: int
@@ -71,13 +74,14 @@ class Connection(asyncio.Protocol):
     _bytes: int
     _body_bytes: int
 
-    def __init__(self, kept_bytes: int = KEPT_BYTES) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, kept_bytes: int = KEPT_BYTES) -> None:
+        self._loop = loop
         self._kept_bytes = kept_bytes
         self.born = self.used = time.monotonic()
         self.reusable = True
         self._transport: asyncio.Transport
         self._answer: asyncio.Future[Answer] | None = None
-        self._parser: httptools.HttpResponseParser
+        self._parser = httptools.HttpResponseParser(self)
         self._reset()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -93,7 +97,7 @@ class Connection(asyncio.Protocol):
     def request(self, data: bytes) -> "asyncio.Future[Answer]":
         """Send a whole request; the future gets the answer, or ``Lost``."""
         self._reset()
-        self._answer = asyncio.get_running_loop().create_future()
+        self._answer = self._loop.create_future()
         if self._transport.is_closing():
             self._fail("the target closed the connection")
             return self._answer
@@ -133,6 +137,8 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._headed:  # a trailer
             return
+        if len(name) not in TOLD_LENGTHS:
+            return
         lower = name.lower()
         if lower == b"retry-after":
             self._retry_after = value.decode("latin-1")
@@ -158,7 +164,6 @@ class Connection(asyncio.Protocol):
         self._finish()
 
     def _reset(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
         self._headed = False
         self._framed = False
         self._touched = False
@@ -191,9 +196,9 @@ class Pool:
         self._endpoint = endpoint
         self._connect_seconds = connect_seconds
         self._guard = guard
-        self._make = partial(Connection, kept_bytes)
+        self._kept_bytes = kept_bytes
+        self._open: set[Connection] = set()
         self._idle: list[Connection] = []
-        self._busy: set[Connection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._addresses: Sequence[AddrInfo] = ()
         self._resolved_at = float("-inf")
@@ -209,16 +214,23 @@ class Pool:
             Refused: the guard does not let it through.
         """
         connection = self._last_used()
-        if connection is not None:
+        fresh = connection is None
+        while True:
+            if connection is None:
+                connection = await self._connect()
             try:
-                return await self._on(connection, data)
+                answer = await connection.request(data)
             except Lost as lost:
-                if not lost.untouched:
+                self._drop(connection)
+                if fresh or not lost.untouched:
                     raise Failed(0, str(lost)) from None
-        try:
-            return await self._on(await self._connect(), data)
-        except Lost as lost:
-            raise Failed(0, str(lost)) from None
+                connection, fresh = None, True
+            except asyncio.CancelledError:
+                self._drop(connection)
+                raise
+            else:
+                self._keep(connection)
+                return answer
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Pool"]:
@@ -228,34 +240,29 @@ class Pool:
         finally:
             if self._sweeper is not None:
                 self._sweeper.cancel()
-            for connection in (*self._idle, *self._busy):
-                connection.abort()
+            for connection in list(self._open):
+                self._drop(connection)
 
-    async def _on(self, connection: Connection, data: bytes) -> Answer:
-        self._busy.add(connection)
-        try:
-            answer = await connection.request(data)
-        except BaseException:
-            connection.abort()
-            raise
-        finally:
-            self._busy.discard(connection)
-        if connection.reusable:
-            connection.used = time.monotonic()
-            self._idle.append(connection)
-            if self._sweeper is None:
-                self._sweep_later()
-        else:
-            connection.abort()
-        return answer
+    def _keep(self, connection: Connection) -> None:
+        """It is free again, if it can be used again."""
+        connection.used = now = time.monotonic()
+        if not connection.reusable or now - connection.born > AGE_SECONDS:
+            self._drop(connection)
+            return
+        self._idle.append(connection)
+        if self._sweeper is None:
+            self._sweep_later()
+
+    def _drop(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        connection.abort()
 
     def _last_used(self) -> Connection | None:
-        now = time.monotonic()
         while self._idle:
             connection = self._idle.pop()
-            if connection.reusable and now - connection.born < AGE_SECONDS:
+            if connection.reusable:
                 return connection
-            connection.abort()
+            self._drop(connection)
         return None
 
     async def _connect(self) -> Connection:
@@ -268,7 +275,8 @@ class Pool:
                 )
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 name = endpoint.host if endpoint.tls else None
-                _, connection = await loop.create_connection(self._make, sock=sock, ssl=endpoint.tls, server_hostname=name)
+                make = partial(Connection, loop, self._kept_bytes)
+                _, connection = await loop.create_connection(make, sock=sock, ssl=endpoint.tls, server_hostname=name)
         except ssl.SSLError as error:
             raise Failed(0, f"TLS with {endpoint.host} failed: {error}") from None
         except TimeoutError:
@@ -276,6 +284,7 @@ class Pool:
         except (OSError, UnicodeError) as error:  # UnicodeError: a name that cannot be one
             self._resolved_at = float("-inf")
             raise Failed(0, f"no connection to {endpoint.host}:{endpoint.port}: {error}") from None
+        self._open.add(connection)
         return connection
 
     async def _resolve(self) -> Sequence[AddrInfo]:
@@ -292,7 +301,7 @@ class Pool:
         now = time.monotonic()
         for connection in [each for each in self._idle if not each.reusable or now - each.used > IDLE_SECONDS]:
             self._idle.remove(connection)
-            connection.abort()
+            self._drop(connection)
         self._sweeper = None
         if self._idle:
             self._sweep_later()

@@ -22,17 +22,27 @@ class Deadlines:
         self._overdue: set[asyncio.Task[object]] = set()
         self._busy = asyncio.Event()
         self._step = COARSEST_SECONDS
+        self._loop = asyncio.get_running_loop()
 
-    async def within(self, seconds: float, work: Awaitable[T]) -> T:
-        """What ``work`` gives, by the current task, which waits for one thing at a time.
+    @property
+    def under_way(self) -> int:
+        """How many wait."""
+        return len(self._ends)
+
+    def use(self, seconds: float) -> None:
+        """How long is given from now on, which says how closely to look."""
+        self._step = min(COARSEST_SECONDS, max(FINEST_SECONDS, seconds / 20))
+
+    async def within(self, seconds: float, since: float, work: Awaitable[T]) -> T:
+        """What ``work`` gives, by the current task, which waits for one thing at a time, and began at ``since`` (monotonic).
 
         Raises:
             TimeoutError: it took longer, and was cancelled.
         """
-        task = cast("asyncio.Task[object]", asyncio.current_task())
-        self._ends[task] = time.perf_counter() + seconds
-        self._step = min(COARSEST_SECONDS, max(FINEST_SECONDS, seconds / 20))
-        self._busy.set()
+        task = cast("asyncio.Task[object]", asyncio.current_task(self._loop))  # to look for the loop is a system call
+        if not self._ends:
+            self._busy.set()
+        self._ends[task] = since + seconds
         try:
             return await work
         except asyncio.CancelledError:
@@ -42,7 +52,8 @@ class Deadlines:
             raise TimeoutError from None
         finally:
             del self._ends[task]
-            self._overdue.discard(task)
+            if self._overdue:
+                self._overdue.discard(task)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Deadlines"]:
@@ -55,7 +66,7 @@ class Deadlines:
             if not self._ends:
                 self._busy.clear()
                 await self._busy.wait()
-            now = time.perf_counter()
+            now = time.monotonic()
             for task, end in self._ends.items():
                 if end < now and task not in self._overdue:
                     self._overdue.add(task)

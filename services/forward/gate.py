@@ -33,7 +33,8 @@ CIRCUIT = telemetry.gauge("mcp_circuit_state", "The target's circuit breaker: 0 
 
 
 class Gate:
-    """``width`` is how many may be under way; 0: none, and none is to be pulled. ``changed`` is called when it may differ."""
+    """``width`` is how many may be under way; 0: none, and none is to be pulled; ``probing`` that the one is a probe. ``changed``
+    is called when they may differ."""
 
     def __init__(self, target: AnyTarget | Removed, statuses: Statuses, changed: Callable[[], None]) -> None:
         self._target = target
@@ -43,13 +44,10 @@ class Gate:
         self._concurrency = Concurrency(REMOVAL_CONCURRENCY if isinstance(target, Removed) else target.delivery.concurrency)
         self._gone = False
         self._timer: asyncio.TimerHandle | None = None
-        self._noted = 0.0
+        self._noted = float("-inf")
         self._circuit = CIRCUIT.labels(target.id)
         self.width = self._width()
-
-    @property
-    def probing(self) -> bool:
-        return self._breaker is not None and self._breaker.state is State.HALF_OPEN
+        self.probing = False
 
     def use(self, target: AnyTarget | Removed) -> None:
         """Take the target as it is now. A changed endpoint or breaker is given a new chance at once."""
@@ -73,21 +71,22 @@ class Gate:
             self._timer.cancel()
         CIRCUIT.remove(self._target.id)
 
-    def delivered(self, seconds: float, under_way: int) -> None:
-        """An attempt succeeded."""
-        now = time.time()
-        limit = self._concurrency.limit
-        self._concurrency.succeeded(time.monotonic(), seconds, under_way)
+    def delivered(self, now: float, seconds: float, under_way: int) -> None:
+        """An attempt succeeded, at ``now`` (monotonic). A hot path."""
+        breaker, concurrency = self._breaker, self._concurrency
+        limit = concurrency.limit
+        concurrency.succeeded(now, seconds, under_way)
         turned: dict[str, object] = {}
-        if self._breaker is not None:
-            was = self._breaker.state
-            self._breaker.succeeded(now)
-            turned = self._turned(was, now)
-        if limit != self._concurrency.limit:
+        if breaker is not None:
+            was = breaker.state
+            breaker.succeeded(time.time())
+            if breaker.state is not was:
+                turned = self._turned(was, time.time())
+        if limit != concurrency.limit:
             self._tell()
         if turned or now - self._noted > SUCCESS_SECONDS:
             self._noted = now
-            self._statuses.note(self._target.id, last_success=now, **turned)
+            self._statuses.note(self._target.id, last_success=time.time(), **turned)
 
     def failed(self, failure: Failed | Refused) -> None:
         """An attempt failed. What is an answer is a sign of life: 4xx and 429 do not trip the breaker."""
@@ -172,6 +171,7 @@ class Gate:
 
     def _tell(self) -> None:
         self.width = self._width()
+        self.probing = self._breaker is not None and self._breaker.state is State.HALF_OPEN
         self._changed()
 
     def _width(self) -> int:

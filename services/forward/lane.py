@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from services.forward.attempts import Attempts, Owed, expiry
+from services.forward.attempts import Attempts, Owed, expiry, read
 from services.forward.deadlines import Deadlines
 from services.forward.gate import Gate
 from services.forward.guard import Guard
@@ -61,6 +61,8 @@ class Lane:
         storage = Storage(JetStream(connection), publisher, target.id)
         self._attempts = Attempts(target.id, self._gate, self._deadlines, storage, outcomes)
         self._rate: Rate | None = None
+        self._batch_size = 1
+        self._loop = asyncio.get_running_loop()  # to look for it is a system call: too much for each delivery
         self._replicas = replicas
         self._puller = Puller(
             connection,
@@ -82,8 +84,13 @@ class Lane:
         old, seconds = self._senders, 0.0 if isinstance(self._target, Removed) else self._target.delivery.timeout
         self._target, self._sender, self._senders = target, sender, senders
         self._together = sender if isinstance(sender, BatchSender) else None  # not for each delivery: it costs more than sending
-        limit = None if isinstance(target, Removed) else target.delivery.rate_limit
-        self._rate = Rate(limit.requests_per_second, limit.burst or max(1.0, limit.requests_per_second)) if limit else None
+        if isinstance(target, Removed):
+            self._rate, self._batch_size = None, 1
+        else:
+            limit = target.delivery.rate_limit
+            self._rate = Rate(limit.requests_per_second, limit.burst or max(1.0, limit.requests_per_second)) if limit else None
+            self._batch_size = target.delivery.batch_size
+            self._deadlines.use(target.delivery.timeout)
         self._gate.use(target)
         self._health.use(target, sender)
         retiring = asyncio.create_task(_close_after(old, seconds))
@@ -108,12 +115,15 @@ class Lane:
             self._attempts.forget()
 
     def _take(self, pulled: Pulled) -> None:
-        if not self._gate.width:
+        gate = self._gate
+        if not gate.width:
             pulled.nak()  # it was asked for before the gate closed
             return
         self._waiting.append(pulled)
-        self._arrived.set()
-        self._start_workers()
+        if self._filler is not None:
+            self._arrived.set()
+        elif len(self._workers) < gate.width:
+            self._start_workers()
 
     def _adjust(self) -> None:
         """Follow the gate."""
@@ -127,15 +137,11 @@ class Lane:
             while self._waiting:
                 self._waiting.pop().nak()
 
-    @property
-    def _batch_size(self) -> int:
-        return 1 if isinstance(self._target, Removed) else self._target.delivery.batch_size
-
     def _start_workers(self) -> None:
         """A worker lives as long as something waits, so that an idle lane has none and a busy one makes no task per delivery.
         Only one fills a batch at a time."""
         while self._filler is None and len(self._workers) < min(self._gate.width, len(self._workers) + len(self._waiting)):
-            worker = asyncio.create_task(self._work())
+            worker = self._loop.create_task(self._work())
             self._workers.add(worker)
             self._filler = worker if self._batch_size > 1 else None
 
@@ -146,13 +152,19 @@ class Lane:
                 try:
                     if self._batch_size > 1:
                         await self._fill(taken)
-                    await self._handle(taken)
+                    if (self._rate or self._gate.probing or not self._gate.width) and not await self._admitted():
+                        for pulled in taken:
+                            pulled.nak()
+                    elif len(taken) == 1:
+                        await self._handle(taken[0])
+                    else:
+                        await self._handle_together(taken)
                 except Exception:
                     log.exception("delivery not handled; it will be handed out again", target=self._target.id, seq=taken[0].seq)
                     for pulled in taken:
                         pulled.nak()
         finally:  # at once: what comes before the task's callback would find a worker, and wait for one that has ended
-            self._workers.discard(asyncio.current_task())
+            self._workers.discard(asyncio.current_task(self._loop))
             self._filled()
 
     async def _fill(self, taken: list[Pulled]) -> None:
@@ -175,31 +187,39 @@ class Lane:
 
     def _filled(self) -> None:
         """The next may fill."""
-        if self._filler is asyncio.current_task():
+        if self._filler is not None and self._filler is asyncio.current_task(self._loop):
             self._filler = None
             self._start_workers()
 
-    async def _handle(self, taken: list[Pulled]) -> None:
+    async def _admitted(self) -> bool:
+        """Wait for the target's rate; whether something may be sent then: not when the gate closed meanwhile, or another replica
+        is the one to try."""
         if self._rate is not None and (seconds := self._rate.take(time.monotonic(), max(1, self._replicas()))):
             await asyncio.sleep(seconds)
-        if not self._gate.width or (self._gate.probing and not await self._gate.probe()):
-            for pulled in taken:
-                pulled.nak()  # the gate closed meanwhile, or another replica is trying
+        return self._gate.width > 0 and (not self._gate.probing or await self._gate.probe())
+
+    async def _handle(self, pulled: Pulled, batch: list[Owed] | None = None) -> None:
+        """Try a delivery, or add it to a batch; what is not to be tried any more is ended."""
+        target, sender = self._target, self._sender
+        try:
+            owed = read(pulled)
+        except ValueError as error:
+            await self._attempts.keep_unreadable(pulled, str(error))
             return
-        target, sender, together = self._target, self._sender, self._together
+        if sender is None or isinstance(target, Removed):
+            await self._attempts.remove(owed, discard=isinstance(target, Removed) and target.queue == "discard")
+        elif target.delivery.expires is not None and time.time() > expiry(target, owed):
+            await self._attempts.give_up(owed, "expired", "it was not delivered in time (expires)")
+        elif batch is not None and owed.delivery.body is None:
+            batch.append(owed)
+        else:
+            await self._attempts.deliver(target, sender, owed)
+
+    async def _handle_together(self, taken: list[Pulled]) -> None:
+        target, together = self._target, self._together
         batch: list[Owed] = []
         for pulled in taken:
-            owed = await self._attempts.read(pulled)
-            if owed is None:
-                continue
-            if isinstance(target, Removed) or sender is None:
-                await self._attempts.remove(owed, discard=isinstance(target, Removed) and target.queue == "discard")
-            elif time.time() > expiry(target, owed):
-                await self._attempts.give_up(owed, "expired", "it was not delivered in time (expires)")
-            elif together is not None and owed.delivery.body is None:
-                batch.append(owed)
-            else:
-                await self._attempts.deliver(target, sender, owed)
+            await self._handle(pulled, batch if together is not None else None)
         if isinstance(target, Removed) or together is None:
             return
         if len(batch) == 1:

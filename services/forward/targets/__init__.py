@@ -3,10 +3,10 @@
 To add a type: its document in ``tas_mcp.targets``, a file here with its ``open_*`` function, and a case in ``open_sender``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import lru_cache
-from typing import Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from services.forward.guard import Guard
 from services.forward.targets.argo import open_argo
@@ -91,12 +91,16 @@ def open_sender(target: AnyTarget, guard: Guard) -> AbstractAsyncContextManager[
             return open_http(target, guard)
 
 
-async def deliver(sender: Sender, event: Event, text: str | None, content_type: str | None) -> int:
-    """Send the text that a template wrote, where there is one, else the event: see ``Sender.send``."""
+def deliver(sender: Sender, event: Event, text: str | None, content_type: str | None) -> Coroutine[Any, Any, int]:
+    """Send the text that a template wrote, where there is one, else the event: see ``Sender.send``, which is to be awaited.
+
+    Raises:
+        Refused: the target's type sends no texts.
+    """
     if text is None:
-        return await sender.send(event)
+        return sender.send(event)
     if _takes_text(type(sender)):
-        return await cast(TextSender, sender).send_text(event, text, content_type)
+        return cast(TextSender, sender).send_text(event, text, content_type)
     raise Refused(400, "the text of a template was queued for the target, whose type sends events")
 
 

@@ -2,8 +2,9 @@
 
 import time
 from base64 import b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 from urllib.parse import urljoin
 
 from services.forward.answers import check_answer, statuses
@@ -68,11 +69,11 @@ class Http:
         self._pool = pool
         self._tokens = tokens
 
-    async def send(self, event: Event) -> int:
-        return await self._deliver(event, self._type, self._body(event))
+    def send(self, event: Event) -> Coroutine[Any, Any, int]:
+        return self._deliver(event, self._type, self._body(event))
 
-    async def send_text(self, event: Event, text: str, content_type: str | None) -> int:
-        return await self._deliver(event, content_type or self._text_type, text.encode())
+    def send_text(self, event: Event, text: str, content_type: str | None) -> Coroutine[Any, Any, int]:
+        return self._deliver(event, content_type or self._text_type, text.encode())
 
     async def check(self) -> None:
         try:
@@ -95,10 +96,10 @@ class Http:
         check_answer(answer, self._retryable)
         return answer.status
 
-    async def _request(self, head: bytes, own: bytes, body: bytes = b"") -> Answer:
+    def _request(self, head: bytes, own: bytes, body: bytes = b"") -> Coroutine[Any, Any, Answer]:
         if self._tokens is None:
-            return await self._pool.request(b"%s%s%s" % (head, own, body))
-        return await self._authorized(self._tokens, head, own + body)
+            return self._pool.request(b"%s%s%s" % (head, own, body))
+        return self._authorized(self._tokens, head, own + body)
 
     async def _authorized(self, tokens: Tokens, head: bytes, rest: bytes) -> Answer:
         """Send with a token; once more with a new one if the target does not take it, as it may have been revoked."""
