@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 import uvloop
@@ -38,6 +39,7 @@ RECONNECTS = telemetry.counter("mcp_broker_connects", "Links to NATS that were m
 
 EXIT_MISCONFIGURED = 2
 OPS_BODY_BYTES = 4096
+BROKER_SCHEMES = ("nats", "tls", "ws", "wss")
 
 
 class Runtime:
@@ -45,7 +47,7 @@ class Runtime:
     routes.
 
     Raises:
-        Misconfigured: the certificates of the public ports, or the bootstrap key, cannot be used.
+        Misconfigured: the broker's addresses are none; the certificates of the public ports, or the bootstrap key, cannot be used.
     """
 
     def __init__(self, name: str, settings: ServiceSettings, ops: Ops) -> None:
@@ -88,9 +90,9 @@ def _connection(name: str, settings: ServiceSettings) -> Connection:
     """The link to the broker that the settings name.
 
     Raises:
-        Misconfigured: their certificates cannot be used.
+        Misconfigured: they are no addresses, or their certificates cannot be used.
     """
-    servers = [url.strip() for url in settings.nats_url.split(",")]
+    servers = _servers(settings.nats_url)
     files = settings.nats_ca_file, settings.nats_cert_file, settings.nats_key_file
     tls = None
     if any(files) or settings.nats_tls_first or any(url.startswith("tls:") for url in servers):
@@ -110,6 +112,21 @@ def _connection(name: str, settings: ServiceSettings) -> Connection:
         inbox_prefix=settings.nats_inbox_prefix or f"_INBOX_{name}",
         tls=tls,
     )
+
+
+def _servers(urls: str) -> list[str]:
+    """The addresses of the broker, each tried before it is asked for: what the client cannot read it would try for ever."""
+    servers = [url.strip() for url in urls.split(",")]
+    for server in servers:
+        try:
+            url = urlsplit(server if "://" in server else f"nats://{server}")
+            fits = url.scheme in BROKER_SCHEMES and bool(url.hostname) and url.port != 0 and server.isprintable()
+        except ValueError:  # no port, or brackets that do not fit
+            fits = False
+        if not fits:
+            shown = server.rpartition("@")[2]  # without the password
+            raise Misconfigured(f"TAS_NATS_URL: {shown!r} is no address: write nats://host:4222, several with commas between")
+    return servers
 
 
 def _count_connect() -> None:

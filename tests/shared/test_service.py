@@ -17,7 +17,9 @@ import aiohttp
 import pytest
 
 from services.ingest.settings import Settings
-from tas_mcp.service import describe
+from tas_mcp.errors import Misconfigured
+from tas_mcp.ops import Ops
+from tas_mcp.service import Runtime, describe
 from tests.nats_server import free_port
 from tests.shared.rig import until
 
@@ -70,6 +72,8 @@ def ended(folder: Path, taken: int) -> dict[str, Ended]:
         "open to all": ([], {"TAS_HOST": "0.0.0.0"}),
         "missing file": ([], {"TAS_CONFIG": str(folder / "no.toml")}),
         "workers": (["--workers", "2"], {}),
+        "no broker": ([], {"TAS_NATS_URL": "nats://127.0.0.1:42x2"}),
+        "workers without a broker": (["--workers", "2"], {"TAS_NATS_URL": "nats://:1", "TAS_HTTP_PORT": str(free_port())}),
         "help": (["--help"], {}),
     }
     started = {
@@ -124,6 +128,46 @@ def test_a_service_that_others_can_reach_and_that_knows_nobody(ended: dict[str, 
 
 def test_a_port_that_workers_cannot_share(ended: dict[str, Ended]) -> None:
     assert line(ended["workers"]).startswith("error: TAS_HTTP_PORT: 0 (any free port) cannot be shared")
+
+
+def test_a_broker_that_is_none(ended: dict[str, Ended]) -> None:
+    assert line(ended["no broker"]) == (
+        "error: TAS_NATS_URL: 'nats://127.0.0.1:42x2' is no address: write nats://host:4222, several with commas between"
+    )
+    assert ended["workers without a broker"].code == 2
+    assert "TAS_NATS_URL" in ended["workers without a broker"].err
+
+
+@pytest.mark.parametrize(
+    "urls",
+    [
+        "",
+        "nats://",
+        "nats://a:0",
+        "nats://a:99999",
+        "nats://a:-1",
+        "http://a",
+        "nats://[::1",
+        "a, ",
+        "a,nats://b:c",
+        "a\nb",
+        ":1",
+    ],
+)
+async def test_what_is_no_address_of_a_broker(urls: str) -> None:
+    with pytest.raises(Misconfigured, match="TAS_NATS_URL"):
+        Runtime("ingest", Settings(nats_url=urls), Ops())
+
+
+async def test_the_password_in_an_address_is_not_told() -> None:
+    with pytest.raises(Misconfigured) as refused:
+        Runtime("ingest", Settings(nats_url="nats://ann:secret@b:x"), Ops())
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("urls", ["a", "a:1", "nats://a", "tls://[::1]:4222, nats://ann:p%40ss@b", "127.0.0.1:4222"])
+async def test_addresses_of_a_broker(urls: str) -> None:
+    Runtime("ingest", Settings(nats_url=urls), Ops())
 
 
 def test_every_setting_is_described(ended: dict[str, Ended]) -> None:
