@@ -28,6 +28,7 @@ PURE = (
     "tas_mcp.validation",
     "tas_mcp.routing",
     "tas_mcp.schemas",
+    "tas_mcp.schema_cost",
     "services.control.difference",
     "tas_mcp.target_files.references",
     "services.control.drafts",

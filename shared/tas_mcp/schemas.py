@@ -19,6 +19,7 @@ from jsonschema_rs import RegexOptions, ValidationError, Validator
 from msgspec import Struct
 
 from tas_mcp.errors import Flaw, Rejected
+from tas_mcp.schema_cost import cost
 from tas_mcp.validation import escape, flaw, invalid
 
 MAX_NAME_BYTES = 255
@@ -30,6 +31,8 @@ MAX_DETAIL = 300
 LOCATED_BYTES = 16_384
 """In data larger than this flaws are not looked for one by one: that takes up to 2 us a byte, more with alternatives (judging it
 takes a hundredth of that)."""
+MAX_LOOKS = 10_000
+"""How many subschemas one value may be held against: about 0.1 ms."""
 FOUND = 4096
 """For how many event types a book remembers the schema."""
 
@@ -94,7 +97,10 @@ def check(name: str, document: Any) -> Schema:
         raise _invalid([Flaw("/schema", f"has {size} bytes; the limit is {MAX_SCHEMA_BYTES}")])
     if flaws := check_name(name):
         raise _invalid(flaws)
-    return Schema(name, 0, found)
+    compiled = Schema(name, 0, found)
+    if detail := _costly(found.schema):
+        raise _invalid([Flaw("/schema", detail)])
+    return compiled
 
 
 def decode(name: str, revision: int, value: bytes) -> Schema:
@@ -185,6 +191,19 @@ def _compile(schema: dict[str, Any] | bool) -> Validator:
         raise _invalid(_problems(schema) or [_problem(error)]) from None
     except ValueError as error:
         raise _invalid([Flaw("/schema", _short(str(error)))]) from None
+
+
+def _costly(schema: dict[str, Any] | bool) -> str:
+    """What is wrong with how often a schema that compiles would look at a value."""
+    try:
+        looks = cost(schema)
+    except (RecursionError, ValueError):
+        return "its references are chained too deep, or lead nowhere"
+    if looks <= MAX_LOOKS:
+        return ""
+    return (
+        f"would look up to {looks} times at one value; the limit is {MAX_LOOKS}: definitions refer to each other more than once"
+    )
 
 
 def _problems(schema: dict[str, Any] | bool) -> list[Flaw]:
