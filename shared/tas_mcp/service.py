@@ -47,7 +47,7 @@ class Runtime:
     routes.
 
     Raises:
-        Misconfigured: the broker's addresses are none; the certificates of the public ports, or the bootstrap key, cannot be used.
+        Misconfigured: the broker's addresses are none; the certificates of the public ports or the bootstrap key cannot be used.
     """
 
     def __init__(self, name: str, settings: ServiceSettings, ops: Ops) -> None:
