@@ -2,9 +2,9 @@
 
 from datetime import datetime
 
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
-from services.forward.cloudevents import structured, time
+from services.forward.cloudevents import payload, structured, time
 from tas_mcp.messages import Event, encode
 from tas_mcp.routing import payload_text
 
@@ -18,6 +18,7 @@ class _Classic(Struct):
     timestamp: int | str
     data: str
     metadata: dict[str, str]
+    cloudevent: dict[str, bool | int | str] | UnsetType
 
 
 class _Standard(Struct):
@@ -29,14 +30,10 @@ class _Standard(Struct):
 
 
 def tas(event: Event) -> bytes:
-    """The whole event; ``data`` is its JSON text in a string."""
+    """The whole event; ``data`` is its JSON text in a string, ``cloudevent`` there for what came as one."""
     text = payload_text(event.data).decode()
-    return encode(_Classic(event.event_id, event.event_type, event.source, event.timestamp, text, event.metadata))
-
-
-def data(event: Event) -> bytes:
-    """The payload alone, byte for byte as it was sent."""
-    return payload_text(event.data)
+    attributes = event.cloudevent or UNSET
+    return encode(_Classic(event.event_id, event.event_type, event.source, event.timestamp, text, event.metadata, attributes))
 
 
 def standard(event: Event) -> bytes:
@@ -54,4 +51,4 @@ def unix_seconds(event: Event) -> int:
         return event.accepted_at // 1_000_000_000
 
 
-FORMATS = {"tas": tas, "cloudevents": structured, "cloudevents-binary": data, "standard": standard, "data": data}
+FORMATS = {"tas": tas, "cloudevents": structured, "cloudevents-binary": payload, "standard": standard, "data": payload}

@@ -20,11 +20,13 @@ from aiohttp.web_protocol import RequestHandler
 
 from services.ingest import answers, batch
 from services.ingest.answers import Answer
+from services.ingest.cloudevents import Binary
+from services.ingest.forms import BINARY, JSON
 from services.ingest.heads import Head, Heads, promising
 from services.ingest.intake import Accepted, Counted, Intake
 from services.ingest.rates import Addresses
 from services.ingest.settings import Settings
-from tas_mcp import submission, telemetry
+from tas_mcp import telemetry
 from tas_mcp.auth import Authentication
 from tas_mcp.errors import Rejected, TasError
 from tas_mcp.http import HEADER_SECONDS, ProtocolFactory, fit_request_id
@@ -52,7 +54,7 @@ class Express:
         self.addresses = addresses
         said = addresses.origin.header if addresses else ""
         self.heads = Heads(min(settings.express_bytes, settings.max_batch_bytes), said)
-        self.counted = Counted("http")
+        self.counted = {form.protocol: Counted(form.protocol) for form in (JSON, BINARY)}
         self.batch_limits = settings.max_batch_bytes, settings.max_batch_events
         self.body_seconds = settings.body_seconds
         self.connections: set[Connection] = set()
@@ -262,24 +264,27 @@ class Connection(asyncio.Protocol):
         express = self._express
         slot = _Slot(self, head)
         self._owed.append(slot)
+        form = head.form
+        counted = express.counted[form.protocol]
         try:
             if express.addresses is not None:
                 express.addresses.admit(self._peer, head.forwarded, self._since)
             caller = express.auth.identify(head.credential, self._peer)
         except TasError as error:
-            express.counted.count(error)
+            counted.count(error)
             slot.settle(error)
             return
-        if not head.batch:
-            express.intake.submit(body, len(body), submission.read, caller, express.counted, slot.settle)
+        if form.split is None:
+            given = Binary(head.attributes, head.content_type, body) if form is BINARY else body
+            express.intake.submit(given, len(body), form.read, caller, counted, slot.settle)
             return
         try:
             caller.require("events:write")
-            entries = batch.read(body, *express.batch_limits)
+            entries = form.split(body, *express.batch_limits)
         except Rejected as error:
             slot.settle(error)
             return
-        slot.task = asyncio.create_task(batch.submit(entries, express.intake, caller, express.counted))
+        slot.task = asyncio.create_task(batch.submit(entries, express.intake, caller, counted, form.read))
         slot.task.add_done_callback(slot.settle_batch)
 
     def flush(self) -> None:

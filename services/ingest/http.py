@@ -2,25 +2,21 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
 
 from aiohttp import web
 
 from services.ingest import answers, batch
 from services.ingest.answers import Answer
+from services.ingest.cloudevents import Binary
 from services.ingest.express import Express
+from services.ingest.forms import ARRAY, BATCHED, BINARY, JSON, Form, form_of
 from services.ingest.intake import Accepted, Counted, Intake
 from services.ingest.paths import BATCH_PATH, EVENTS_PATH
 from services.ingest.rates import Addresses
 from services.ingest.settings import Settings
-from tas_mcp import submission
 from tas_mcp.auth import Authentication
 from tas_mcp.errors import Overloaded, Rejected, TasError
 from tas_mcp.http import Handler, answering, failure, problem_response, read_body, request_id
-
-JSON_TYPES = frozenset(("", "application/json", "application/octet-stream"))
-FORM_TYPE = "application/x-www-form-urlencoded"
-"""What curl sends when nobody says otherwise; read as JSON, except from a foreign web page, whose forms need no permission."""
 
 
 def routes(
@@ -68,19 +64,20 @@ def closing(handler: Handler, lane: Express) -> Handler:
 
 def take_one(settings: Settings, intake: Intake, auth: Authentication) -> Handler:
     """POST /api/v1/events. A hot path: no context, and no header that a plain accepted event does not need."""
-    counted = Counted("http")
+    counted = {form.protocol: Counted(form.protocol) for form in (JSON, BINARY)}
 
     async def take(request: web.Request) -> web.StreamResponse:
         caller = auth.caller(request.headers.items(), request.remote or "")
-        check_headers(request.headers)
-        body = await read_event(request, settings.body_seconds)
+        form = asked(request, many=False)
+        body = await read_event(request, settings.body_seconds, form)
         future: asyncio.Future[Accepted | TasError] = asyncio.get_running_loop().create_future()
 
         def settle(answer: Accepted | TasError) -> None:
             if not future.done():  # done: the request was cancelled
                 future.set_result(answer)
 
-        intake.submit(body, len(body), submission.read, caller, counted, settle)
+        given = binary(request, body) if form is BINARY else body
+        intake.submit(given, len(body), form.read, caller, counted[form.protocol], settle)
         answer = await future
         return response(answers.one(answer, request_id(request) if isinstance(answer, TasError) else ""))
 
@@ -95,15 +92,17 @@ def take_one(settings: Settings, intake: Intake, auth: Authentication) -> Handle
 
 def take_batch(settings: Settings, intake: Intake, auth: Authentication) -> Handler:
     """POST /api/v1/events/batch."""
-    counted = Counted("http")
+    counted = {form.protocol: Counted(form.protocol) for form in (ARRAY, BATCHED)}
 
     async def handle(request: web.Request) -> web.StreamResponse:
         caller = auth.caller(request.headers.items(), request.remote or "")
         caller.require("events:write")
-        check_headers(request.headers)
-        body = await read_event(request, settings.body_seconds)
-        entries = batch.read(body, settings.max_batch_bytes, settings.max_batch_events)
-        return response(answers.batch(await batch.submit(entries, intake, caller, counted), request_id(request)))
+        form = asked(request, many=True)
+        body = await read_event(request, settings.body_seconds, form)
+        assert form.split is not None  # noqa: S101  (many)
+        entries = form.split(body, settings.max_batch_bytes, settings.max_batch_events)
+        found = await batch.submit(entries, intake, caller, counted[form.protocol], form.read)
+        return response(answers.batch(found, request_id(request)))
 
     return handle
 
@@ -112,33 +111,34 @@ def response(answer: Answer) -> web.Response:
     return web.Response(status=answer.status, headers={"Content-Type": answer.content_type, **answer.headers}, body=answer.body)
 
 
-def check_headers(headers: Mapping[str, str]) -> None:
-    """Refuse what is not plain JSON.
+def asked(request: web.Request, *, many: bool) -> Form:
+    """The form of a request, by its headers.
 
     Raises:
         Rejected: ``UNSUPPORTED_MEDIA_TYPE``.
     """
+    headers = request.headers
     if headers.get("Content-Encoding", "identity").lower() != "identity":
         raise Rejected("UNSUPPORTED_MEDIA_TYPE", "compressed bodies are not taken: send the event without Content-Encoding")
-    given = headers.get("Content-Type", "")
-    if given == "application/json":
-        return
-    media, _, rest = given.lower().partition(";")
-    charset = rest.partition("charset=")[2].strip(' "')
-    if charset not in ("", "utf-8", "utf8", "us-ascii"):
-        raise Rejected("UNSUPPORTED_MEDIA_TYPE", f"charset {charset}: events are UTF-8")
-    if media.strip() in JSON_TYPES or (media.strip() == FORM_TYPE and headers.get("Sec-Fetch-Site") != "cross-site"):
-        return
-    raise Rejected("UNSUPPORTED_MEDIA_TYPE", f"Content-Type {given!r}: send events as application/json")
+    attributed = any(name[:3].lower() == "ce-" for name in headers)
+    foreign = headers.get("Sec-Fetch-Site") == "cross-site"
+    return form_of(headers.get("Content-Type", ""), many=many, attributed=attributed, foreign=foreign)
 
 
-async def read_event(request: web.Request, seconds: float) -> bytes:
-    """The body, which must not be empty: see ``tas_mcp.http.read_body``.
+def binary(request: web.Request, body: bytes) -> Binary:
+    """A request in the binary mode of CloudEvents."""
+    headers = [(name.lower(), value) for name, value in request.raw_headers]
+    attributes = [(name[3:], value) for name, value in headers if name.startswith(b"ce-")]
+    return Binary(attributes, next((value for name, value in headers if name == b"content-type"), b""), body)
+
+
+async def read_event(request: web.Request, seconds: float, form: Form) -> bytes:
+    """The body: see ``tas_mcp.http.read_body``.
 
     Raises:
-        Rejected: ``INVALID_EVENT``: it is empty.
+        Rejected: ``INVALID_EVENT``: it is empty (only in the binary mode may an event be without data).
     """
     body = await read_body(request, seconds, "the body is larger than the limit for a batch")
-    if not body:
+    if not body and form is not BINARY:
         raise Rejected("INVALID_EVENT", "the body is empty: send one event as JSON")
     return body

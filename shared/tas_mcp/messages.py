@@ -20,7 +20,8 @@ class Event(Struct, kw_only=True, omit_defaults=True):
     """An accepted event as it is stored in EVENTS and carried in a delivery.
 
     ``timestamp`` is what the sender wrote (Unix seconds or RFC 3339 text), or the Unix seconds of its acceptance.
-    ``accepted_at`` is our own clock, Unix nanoseconds.
+    ``accepted_at`` is our own clock, Unix nanoseconds. ``cloudevent`` holds the attributes of what came as a CloudEvent, all but
+    ``id``, ``source`` and ``type``, as received, and its ``data_base64`` where its data is no text; it is empty for other events.
     """
 
     event_id: str
@@ -30,6 +31,7 @@ class Event(Struct, kw_only=True, omit_defaults=True):
     accepted_at: int
     data: Raw = JSON_NULL
     metadata: dict[str, str] = {}
+    cloudevent: dict[str, bool | int | str] = {}
 
 
 class Attempt(Struct, kw_only=True, omit_defaults=True):

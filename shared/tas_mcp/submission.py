@@ -55,26 +55,25 @@ def read(body: bytes | Raw, limits: Limits, now_ns: int, new_id: Callable[[int],
     Raises:
         Rejected: ``INVALID_EVENT`` or ``EVENT_TOO_LARGE``.
     """
-    if len(body) > limits.event_bytes:
-        raise Rejected("EVENT_TOO_LARGE", f"the event has {len(body)} bytes; the limit is {limits.event_bytes}")
+    check_size(len(body), limits)
     try:
         given = _decode(body)
     except (ValueError, RecursionError) as error:
-        raise _invalid(flaw(error)) from None
+        raise invalid(flaw(error)) from None
     event_id, event_type, source, data, metadata = (
         given.event_id, given.event_type, given.source, given.data, given.metadata
     )  # fmt: skip
-    if not (0 < len(event_type) <= MAX_NAME_BYTES and _plain(event_type)):
-        _check_text("/event_type", event_type, MAX_NAME_BYTES)
-    if not (0 < len(source) <= MAX_NAME_BYTES and _plain(source)):
-        _check_text("/source", source, MAX_NAME_BYTES)
+    if not (0 < len(event_type) <= MAX_NAME_BYTES and plain(event_type)):
+        check_text("/event_type", event_type, MAX_NAME_BYTES)
+    if not (0 < len(source) <= MAX_NAME_BYTES and plain(source)):
+        check_text("/source", source, MAX_NAME_BYTES)
     if not event_id:
         event_id = new_id(now_ns)
-    elif not (len(event_id) <= MAX_ID_BYTES and _plain(event_id)):
-        _check_text("/event_id", event_id, MAX_ID_BYTES)
+    elif not (len(event_id) <= MAX_ID_BYTES and plain(event_id)):
+        check_text("/event_id", event_id, MAX_ID_BYTES)
     if metadata:
         _check_metadata(metadata, limits.metadata)
-    value = None if data is JSON_NULL else _check_data(data, limits.depth)
+    value = None if data is JSON_NULL else check_data(data, limits.depth)
     event = Event(
         event_id=event_id,
         event_type=event_type,
@@ -87,19 +86,29 @@ def read(body: bytes | Raw, limits: Limits, now_ns: int, new_id: Callable[[int],
     return event, value
 
 
+def check_size(size: int, limits: Limits) -> None:
+    """
+    Raises:
+        Rejected: ``EVENT_TOO_LARGE``.
+    """
+    if size > limits.event_bytes:
+        raise Rejected("EVENT_TOO_LARGE", f"the event has {size} bytes; the limit is {limits.event_bytes}")
+
+
 def _timestamp(value: int | str | None, now_ns: int) -> int | str:
     if value is None:
         return now_ns // 1_000_000_000
     if isinstance(value, int):
         if not 0 <= value <= MAX_UNIX_SECONDS:
-            _refuse("/timestamp", f"{value} is not between 0 and {MAX_UNIX_SECONDS} (Unix seconds)")
+            refuse("/timestamp", f"{value} is not between 0 and {MAX_UNIX_SECONDS} (Unix seconds)")
         return value
-    if not _is_time(value):
-        _refuse("/timestamp", f"{value[:64]!r} is neither Unix seconds nor an RFC 3339 time")
+    if not is_time(value):
+        refuse("/timestamp", f"{value[:64]!r} is neither Unix seconds nor an RFC 3339 time")
     return value
 
 
-def _is_time(text: str) -> bool:
+def is_time(text: str) -> bool:
+    """Whether it is an RFC 3339 time."""
     if not _RFC3339(text):
         return False
     try:
@@ -109,35 +118,36 @@ def _is_time(text: str) -> bool:
     return True
 
 
-def _plain(text: str) -> bool:
+def plain(text: str) -> bool:
     """The usual case, told fast; what is not plain is looked at closely."""
     return text.isascii() and text.isprintable()
 
 
-def _check_text(pointer: str, text: str, limit: int) -> None:
+def check_text(pointer: str, text: str, limit: int) -> None:
+    """Refuse a text that is empty, longer than so many bytes, or has control characters."""
     if not text:
-        _refuse(pointer, "must not be empty")
+        refuse(pointer, "must not be empty")
     if len(text.encode()) > limit:
-        _refuse(pointer, f"has {len(text.encode())} bytes; the limit is {limit}")
+        refuse(pointer, f"has {len(text.encode())} bytes; the limit is {limit}")
     if _CONTROL(text):
-        _refuse(pointer, "must not contain control characters")
+        refuse(pointer, "must not contain control characters")
 
 
 def _check_metadata(metadata: dict[str, str], limit: int) -> None:
     if len(metadata) > limit:
-        _refuse("/metadata", f"has {len(metadata)} entries; the limit is {limit}")
+        refuse("/metadata", f"has {len(metadata)} entries; the limit is {limit}")
     for key, value in metadata.items():
-        if 0 < len(key) <= MAX_NAME_BYTES and len(value) <= MAX_METADATA_BYTES and _plain(key) and _plain(value):
+        if 0 < len(key) <= MAX_NAME_BYTES and len(value) <= MAX_METADATA_BYTES and plain(key) and plain(value):
             continue
         pointer = "/metadata/" + escape(key)
-        _check_text(pointer, key, MAX_NAME_BYTES)
+        check_text(pointer, key, MAX_NAME_BYTES)
         if len(value) > MAX_METADATA_BYTES:
-            _refuse(pointer, f"has {len(value)} characters; the limit is {MAX_METADATA_BYTES}")
+            refuse(pointer, f"has {len(value)} characters; the limit is {MAX_METADATA_BYTES}")
         if _CONTROL(value):
-            _refuse(pointer, "must not contain control characters")
+            refuse(pointer, "must not contain control characters")
 
 
-def _check_data(data: Raw, limit: int) -> object:
+def check_data(data: Raw, limit: int) -> object:
     """The data, decoded. ``Raw`` was skipped over, not read: numbers out of range, bad UTF-8 and depth show only now."""
     try:
         value = _decode_any(data)
@@ -147,10 +157,10 @@ def _check_data(data: Raw, limit: int) -> object:
             value = _classic(value)
     except (ValueError, RecursionError) as error:
         where, what = flaw(error)
-        raise _invalid(Flaw("/data" + where, what)) from None
+        raise invalid(Flaw("/data" + where, what)) from None
     raw = bytes(text)
     if raw.count(b"{") + raw.count(b"[") > limit and _deeper(value, limit):
-        _refuse("/data", f"is nested deeper than {limit} levels")
+        refuse("/data", f"is nested deeper than {limit} levels")
     return value
 
 
@@ -177,10 +187,12 @@ def _deeper(value: object, limit: int) -> bool:
     return True
 
 
-def _refuse(pointer: str, detail: str) -> NoReturn:
-    raise _invalid(Flaw(pointer, detail))
+def refuse(pointer: str, detail: str) -> NoReturn:
+    """Refuse an event for what is wrong at ``pointer``."""
+    raise invalid(Flaw(pointer, detail))
 
 
-def _invalid(what: Flaw) -> Rejected:
+def invalid(what: Flaw) -> Rejected:
+    """The refusal of an event."""
     where = what.pointer or "the event"
     return Rejected("INVALID_EVENT", f"{where}: {what.detail}", [what])

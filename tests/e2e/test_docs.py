@@ -1,6 +1,7 @@
 """What the documents say is tried: the commands of the README are run, the examples of the rest are decoded."""
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -59,6 +60,26 @@ def test_the_commands_of_the_readme_work(tmp_path: Path) -> None:
             )
             assert done.returncode == 0, (command, done.stdout, done.stderr)
             json.loads(done.stdout)
+    finally:
+        dev.close()
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="the commands are curl's, which is not installed")
+def test_the_commands_of_the_protocols_work(tmp_path: Path) -> None:
+    """Whole blocks, run by a shell: they have pipes."""
+    found = [block for block in blocks(ROOT / "docs" / "protocols.md", "sh") if re.search(r"\bcurl ", block)]
+    assert len(found) >= 2
+    (tmp_path / ".curlrc").write_text('silent\nshow-error\nfail-with-body\nmax-time = 40\nwrite-out = "\\n"\n')
+    dev = Dev(tmp_path, "--ephemeral").running()
+    try:
+        for block in found:
+            script = f"set -euo pipefail\n{block}".replace(":8080", f":{dev.ports.http}")
+            env = {**os.environ, "CURL_HOME": str(tmp_path)}
+            done = subprocess.run(["bash", "-c", script], capture_output=True, check=False, env=env, cwd=tmp_path)
+            assert done.returncode == 0, (block, done.stdout, done.stderr)
+            answers = [json.loads(line) for line in done.stdout.splitlines() if line]
+            assert len(answers) == len(re.findall(r"\bcurl ", block)), (block, done.stdout)
+            assert all(answer.get("rejected", 0) == 0 for answer in answers), (block, answers)
     finally:
         dev.close()
 

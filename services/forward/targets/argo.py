@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from services.forward import cloudevents
-from services.forward.formats import data
 from services.forward.guard import Guard
 from services.forward.targets.http import Http, open_http
 from services.forward.targets.nats import Link, NatsMessage, linked, message_id, together
@@ -47,7 +46,7 @@ class Bus:
         self._link = link
 
     async def send(self, event: Event) -> int:
-        return await self._link.send(self._message(event, data(event), cloudevents.DATA))
+        return await self._link.send(self._message(event, cloudevents.payload(event), cloudevents.data_type(event)))
 
     async def send_text(self, event: Event, text: str, content_type: str | None) -> int:
         return await self._link.send(self._message(event, text.encode(), content_type or cloudevents.DATA))

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 from services.forward.answers import check_answer, statuses
-from services.forward.cloudevents import STRUCTURED, header_lines
+from services.forward.cloudevents import STRUCTURED, data_type, header_lines
 from services.forward.connection import Answer, Endpoint, Pool
 from services.forward.formats import FORMATS
 from services.forward.guard import Guard
@@ -58,6 +58,7 @@ class Http:
         own = next((value for name, value in config.headers.items() if name.lower() == "content-type"), None)
         self._type = own or (STRUCTURED if config.format == "cloudevents" else JSON)
         self._text_type = own or JSON
+        self._bare = own is None and config.format in ("cloudevents-binary", "data")
         self._body = FORMATS[config.format]
         self._binary = config.format == "cloudevents-binary"
         self._sign = signing(config.signing_secrets) if config.signing_secrets else None
@@ -70,7 +71,8 @@ class Http:
         self._tokens = tokens
 
     def send(self, event: Event) -> Coroutine[Any, Any, int]:
-        return self._deliver(event, self._type, self._body(event))
+        content_type = data_type(event) if self._bare and event.cloudevent else self._type
+        return self._deliver(event, content_type, self._body(event))
 
     def send_text(self, event: Event, text: str, content_type: str | None) -> Coroutine[Any, Any, int]:
         return self._deliver(event, content_type or self._text_type, text.encode())

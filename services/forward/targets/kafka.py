@@ -177,10 +177,10 @@ class Kafka:
             raise Refused(400, str(error)) from None
         own = {"content-type": content_type or "application/json"}
         if self._format == "cloudevents-binary":
-            attributes = cloudevents.attributes(event)
+            attributes = cloudevents.texts(event)
             own["content-type"] = content_type or attributes["datacontenttype"]
             own.update((f"ce_{name}", value) for name, value in attributes.items() if name != "datacontenttype")
-            value = FORMATS["data"](event) if text is None else text.encode()
+            value = cloudevents.payload(event) if text is None else text.encode()
         elif text is not None:
             value = text.encode()
         elif self._format == "cloudevents":

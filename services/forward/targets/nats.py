@@ -76,8 +76,9 @@ class Nats:
             raise Refused(400, str(error)) from None
         own = {"webhook-id": webhook_id(event), "content-type": content_type or cloudevents.DATA}
         if self._config.format == "cloudevents-binary":
-            own |= {f"ce-{name}": cloudevents.header(value) for name, value in cloudevents.attributes(event).items()}
-            payload = FORMATS["data"](event)
+            own |= {f"ce-{name}": cloudevents.header(value) for name, value in cloudevents.texts(event).items()}
+            own["content-type"] = content_type or cloudevents.data_type(event)
+            payload = cloudevents.payload(event)
         elif self._config.format == "cloudevents":
             own["content-type"] = content_type or cloudevents.STRUCTURED
             payload = cloudevents.structured(event)

@@ -100,7 +100,7 @@ def compile_conditions(conditions: list[Condition]) -> Node:
 def field_of(attribute: str) -> str:
     """The field that a CloudEvents attribute is in an event."""
     own = {"id": "event_id", "type": "event_type", "source": "source", "time": "timestamp"}
-    return own.get(attribute) or f"metadata.{attribute}"
+    return own.get(attribute) or f"cloudevent.{attribute}"
 
 
 CEL: Final = "cel"

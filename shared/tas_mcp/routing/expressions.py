@@ -1,4 +1,4 @@
-"""Expressions in CEL over ``event``: its attributes, ``metadata`` and, decoded, ``data``.
+"""Expressions in CEL over ``event``: its attributes, ``metadata``, ``cloudevent`` and, decoded, ``data``.
 
 The rules kept here: an expression that cannot be is refused when it is compiled, with the position; evaluating never raises.
 What fails, or is no boolean, does not hold. The cost is bounded: by the length of the expression, by what it may say, and by
@@ -7,7 +7,7 @@ grows (``map``, ``filter``) or an ``event`` named in a loop costs the square of 
 """
 
 import re
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any, Final, NamedTuple
 
 import cel
@@ -90,7 +90,8 @@ class Failure(NamedTuple):
 def _bound(view: View) -> Any:
     """The event for expressions, bound once for all of them, or why it is not."""
     event = view.event
-    size = len(bytes(event.data)) + sum(len(key) + len(value) for key, value in event.metadata.items())
+    texts = chain(event.metadata.items(), event.cloudevent.items())
+    size = len(bytes(event.data)) + sum(len(key) + len(str(value)) for key, value in texts)
     if size > MAX_EVENT:
         return Failure(f"the event has {size:,} bytes of data and metadata; expressions look at {MAX_EVENT:,} at most")
     shown: dict[str, Any] = {
@@ -99,6 +100,7 @@ def _bound(view: View) -> Any:
         "source": event.source,
         "timestamp": event.timestamp,
         "metadata": event.metadata,
+        "cloudevent": event.cloudevent,
     }
     if view.data is not MISSING:
         shown["data"] = view.data

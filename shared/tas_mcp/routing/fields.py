@@ -2,6 +2,7 @@
 
     event_id  event_type  source  timestamp      the attributes of the event
     metadata.<key>                               the key is all that follows the first dot, further dots included
+    cloudevent.<attribute>                       an attribute of what came as a CloudEvent; otherwise that metadata entry
     data  data.<path>                            .name  [0]  [-1]  ["key with dots"]  [*], up to 32 steps
 
 ``[*]`` stands for every element of an array: such a field has any number of values, and ``compile_each`` reads them.
@@ -24,7 +25,7 @@ from tas_mcp.routing.view import MISSING, View
 MAX_LENGTH: Final = 512
 MAX_STEPS: Final = 32
 ATTRIBUTES: Final = ("event_id", "event_type", "source", "timestamp")
-ALLOWED: Final = f"{', '.join(ATTRIBUTES)}, metadata.<key>, data or data.<path>"
+ALLOWED: Final = f"{', '.join(ATTRIBUTES)}, metadata.<key>, cloudevent.<attribute>, data or data.<path>"
 
 Field = Callable[[View], object]
 Each = Callable[[View], list[Any]]
@@ -68,6 +69,8 @@ def compile_field(text: str) -> Field:
         return attrgetter(f"event.{text}")
     if text.startswith("metadata."):
         return _metadata(text)
+    if text.startswith("cloudevent."):
+        return _cloudevent(text)
     if _is_path(text):
         steps = parse_path(text)
         if EVERY in steps:
@@ -136,6 +139,19 @@ def _metadata(text: str) -> Field:
 
     def field(view: View) -> object:
         return view.event.metadata.get(key, MISSING)
+
+    return field
+
+
+def _cloudevent(text: str) -> Field:
+    """As targets with a ``cloudevents`` format get it: metadata entries are attributes too."""
+    name = text.removeprefix("cloudevent.")
+    if not name:
+        raise FieldSyntaxError(text, len(text), "the name of the attribute is missing")
+
+    def field(view: View) -> object:
+        event = view.event
+        return event.cloudevent[name] if name in event.cloudevent else event.metadata.get(name, MISSING)
 
     return field
 

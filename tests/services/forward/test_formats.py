@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from services.forward.formats import FORMATS, data, standard, tas
+from services.forward import cloudevents
+from services.forward.formats import FORMATS, standard, tas
 from tas_mcp.messages import Event
 from tas_mcp.targets import HttpConfig
 
@@ -44,7 +45,7 @@ def event(payload: str) -> Event:
 
 @pytest.mark.parametrize(("given", "text"), PAYLOADS.values(), ids=PAYLOADS.keys())
 def test_the_payload_byte_for_byte(given: str, text: str) -> None:
-    assert data(event(given)) == text.encode()
+    assert cloudevents.payload(event(given)) == text.encode()
     assert json.loads(tas(event(given)))["data"] == text
 
 
@@ -70,7 +71,7 @@ def test_members_are_there_when_empty_and_a_text_time_stays() -> None:
 @given(st.text(), st.text())
 def test_any_text_arrives(key: str, value: str) -> None:
     payload = json.dumps({key: value}, ensure_ascii=False)
-    assert data(event(payload)) == payload.encode()
+    assert cloudevents.payload(event(payload)) == payload.encode()
     assert json.loads(tas(event(payload)))["data"] == payload
 
 

@@ -58,7 +58,7 @@ class Store:
         found = []
         for event in map(decode_event, self.payloads):
             made = event.event_id if len(event.event_id) < 36 else ""
-            found.append((made, event.event_type, event.source, bytes(event.data), event.metadata))
+            found.append((made, event.event_type, event.source, bytes(event.data), {**event.metadata, **event.cloudevent}))
         return found
 
 

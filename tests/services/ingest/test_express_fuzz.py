@@ -127,11 +127,14 @@ NAMES = st.sampled_from(
     Host Content-Type Content-Length Connection X-Request-Id Transfer-Encoding Expect Upgrade Prefer Content-Encoding TE Trailer
     Keep-Alive Proxy-Connection X-A Accept Cookie Date Authorization traceparent Sec-Fetch-Site Origin Sec-WebSocket-Key1 ETag
     Server Content-Location Content-Range Max-Forwards User-Agent host content-type CONTENT-LENGTH connection
+    ce-id ce-type Ce-Source CE-SPECVERSION ce-time ce-subject ce-ext ce-data ce-my_ext ce- ce-datacontenttype
     """.split()
 )
 WORDS = b"""
     close keep-alive Keep-Alive chunked gzip identity 100-continue websocket h2c trailers * text/plain application/json
-    Application/Json application/octet-stream 0 1 5 +5 -5 5,5 0x5 007 99999999999999999999 cross-site a.b:80
+    Application/Json application/octet-stream application/x-ndjson application/cloudevents+json
+    application/cloudevents-batch+json Application/CloudEvents+JSON application/cloudevents 1.0 a%20b %C0%A0 100%
+    "a" 0 1 5 +5 -5 5,5 0x5 007 99999999999999999999 cross-site a.b:80
     """.split()
 SEVERAL = [
     b"",
@@ -171,6 +174,8 @@ def requests(draw: st.DrawFn) -> bytes:
     body = draw(BODIES)
     first, ending = b"POST " + (BATCH if body[:1] == b"[" else EVENTS) + b" HTTP/1.1", b"\r\n"
     lines = [b"Host: test", b"Content-Type: application/json", b"Content-Length: %d" % len(body)]
+    if draw(st.integers(0, 3)) == 0:
+        lines += [b"ce-specversion: 1.0", b"Ce-Id: c1", b"ce-source:/s", b"CE-type: t", b"ce-ext: " + draw(VALUES)]
     for _ in range(draw(st.sampled_from([0, 0, 0, 1, 1, 2]))):
         at = draw(st.integers(0, len(lines)))
         match draw(st.sampled_from(["first line", "ending", "missing", "twice", "value", "line", "line", "chunked"])):
@@ -239,6 +244,37 @@ def right(body: bytes = GOOD, path: bytes = EVENTS) -> bytes:
         len(body),
         body,
     )
+
+
+def attributed(*more: bytes, content_type: bytes = b"application/json", body: bytes = b"[1]") -> bytes:
+    lines = [b"Host: t", b"ce-id: c1", b"ce-source: s", b"Content-Type: " + content_type, b"ce-type: t", b"ce-specversion: 1.0"]
+    lines += [*more, b"Content-Length: %d" % len(body)]
+    return b"POST /api/v1/events HTTP/1.1\r\n" + b"\r\n".join([*lines, b"", b""]) + body
+
+
+def test_both_lanes_agree_on_the_binary_mode() -> None:
+    sound = attributed(b"ce-ext: a%20b", b"Ce-Other:\tx")
+    for pieces in ([sound], [sound[:50], sound[50:]], [bytes([byte]) for byte in sound]):
+        [(found_id, _, _, data, _)] = both(pieces).stored
+        assert (found_id, data) == ("c1", b"[1]")
+    odd = [
+        b"ce-ext: a\r\n folded",
+        b"ce-ext : a",
+        b"ce-a_b: c",
+        b"ce-ext: \xff",
+        b"ce-id: c2",
+        b"ce-: a",
+        b"ce-ext: a\0b",
+        b"ce-ext: a\x01b",
+    ]
+    for line in odd:
+        [(status, _)] = both([attributed(line)]).answers
+        assert status == 400, line
+    for content_type in (b"image/png", b"", b"\xff", b"application/cloudevents+json", b"application/cloudevents", b"a b;c=\td"):
+        both([attributed(content_type=content_type)])
+    assert both([attributed(body=b"")]).answers == [(200, "")]
+    assert both([attributed(*(b"ce-x%d: y" % number for number in range(50)))]).answers == [(200, "")]
+    assert both([attributed(*(b"ce-x%d: y" % number for number in range(70)))]).answers == [(400, "INVALID_EVENT")]
 
 
 def test_what_is_compared_is_something() -> None:

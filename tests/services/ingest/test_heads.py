@@ -3,7 +3,8 @@
 import pytest
 
 from services.ingest import heads
-from services.ingest.heads import MAX_HEAD_BYTES, MAX_HEADERS, REMEMBERED, REMEMBERED_BYTES, Head, Heads, read
+from services.ingest.forms import ARRAY, BINARY, JSON, LINES, STRUCTURED
+from services.ingest.heads import MAX_ATTRIBUTES, MAX_HEAD_BYTES, MAX_HEADERS, REMEMBERED, REMEMBERED_BYTES, Head, Heads, read
 
 MAX_BODY = 65_536
 LINE = "POST /api/v1/events HTTP/1.1"
@@ -19,28 +20,40 @@ def plain(*more: str) -> bytes:
 
 
 TAKEN = {
-    "the least": (plain(), Head(False, 7, "")),
-    "a batch": (lines("POST /api/v1/events/batch HTTP/1.1", HOST, TYPE, LENGTH), Head(True, 7, "")),
-    "lower case": (lines(LINE, "host: a", "content-type: application/json", "content-length: 7"), Head(False, 7, "")),
-    "upper case": (lines(LINE, "HOST: A", "CONTENT-TYPE: APPLICATION/JSON", "CONTENT-LENGTH: 7"), Head(False, 7, "")),
-    "no blank after the colons": (lines(LINE, "Host:a", "Content-Type:application/json", "Content-Length:7"), Head(False, 7, "")),
-    "charset": (lines(LINE, HOST, TYPE + "; charset=utf-8", LENGTH), Head(False, 7, "")),
-    "charset without a blank": (lines(LINE, HOST, TYPE + ";charset=UTF-8", LENGTH), Head(False, 7, "")),
-    "an id": (plain("X-Request-Id: abc-1"), Head(False, 7, "abc-1")),
-    "an id that is not fit": (plain("X-Request-Id: a b<\xe9>"), Head(False, 7, "a b<\xe9>")),
-    "kept": (plain("Connection: keep-alive"), Head(False, 7, "")),
-    "kept, in capitals": (plain("Connection: Keep-Alive"), Head(False, 7, "")),
-    "leading zeros": (lines(LINE, HOST, TYPE, "Content-Length: 0000007"), Head(False, 7, "")),
-    "the largest body": (lines(LINE, HOST, TYPE, f"Content-Length: {MAX_BODY}"), Head(False, MAX_BODY, "")),
+    "the least": (plain(), Head(JSON, 7, "")),
+    "a batch": (lines("POST /api/v1/events/batch HTTP/1.1", HOST, TYPE, LENGTH), Head(ARRAY, 7, "")),
+    "lower case": (lines(LINE, "host: a", "content-type: application/json", "content-length: 7"), Head(JSON, 7, "")),
+    "upper case": (lines(LINE, "HOST: A", "CONTENT-TYPE: APPLICATION/JSON", "CONTENT-LENGTH: 7"), Head(JSON, 7, "")),
+    "no blank after the colons": (lines(LINE, "Host:a", "Content-Type:application/json", "Content-Length:7"), Head(JSON, 7, "")),
+    "charset": (lines(LINE, HOST, TYPE + "; charset=utf-8", LENGTH), Head(JSON, 7, "")),
+    "charset without a blank": (lines(LINE, HOST, TYPE + ";charset=UTF-8", LENGTH), Head(JSON, 7, "")),
+    "an id": (plain("X-Request-Id: abc-1"), Head(JSON, 7, "abc-1")),
+    "an id that is not fit": (plain("X-Request-Id: a b<\xe9>"), Head(JSON, 7, "a b<\xe9>")),
+    "kept": (plain("Connection: keep-alive"), Head(JSON, 7, "")),
+    "kept, in capitals": (plain("Connection: Keep-Alive"), Head(JSON, 7, "")),
+    "leading zeros": (lines(LINE, HOST, TYPE, "Content-Length: 0000007"), Head(JSON, 7, "")),
+    "the largest body": (lines(LINE, HOST, TYPE, f"Content-Length: {MAX_BODY}"), Head(JSON, MAX_BODY, "")),
     "what clients send": (
         plain("User-Agent: x/1", "Accept: */*", "Accept-Encoding: gzip, br", "Cookie: a=b"),
-        Head(False, 7, ""),
+        Head(JSON, 7, ""),
     ),
-    "trace and authorization": (plain("traceparent: 00-a-b-01", "Authorization: Bearer x"), Head(False, 7, "", credential="x")),
-    "a key": (plain("X-API-Key: x"), Head(False, 7, "", credential="x")),
-    "repeated headers of no meaning": (plain("X-A: 1", "X-A: 2", "Accept: a", "Accept: b"), Head(False, 7, "")),
-    "an empty header": (plain("X-A:"), Head(False, 7, "")),
-    "64 headers": (plain(*(f"X-{number}: v" for number in range(MAX_HEADERS - 3))), Head(False, 7, "")),
+    "trace and authorization": (plain("traceparent: 00-a-b-01", "Authorization: Bearer x"), Head(JSON, 7, "", credential="x")),
+    "a key": (plain("X-API-Key: x"), Head(JSON, 7, "", credential="x")),
+    "repeated headers of no meaning": (plain("X-A: 1", "X-A: 2", "Accept: a", "Accept: b"), Head(JSON, 7, "")),
+    "an empty header": (plain("X-A:"), Head(JSON, 7, "")),
+    "64 headers": (plain(*(f"X-{number}: v" for number in range(MAX_HEADERS - 3))), Head(JSON, 7, "")),
+    "lines": (
+        lines("POST /api/v1/events/batch HTTP/1.1", HOST, "Content-Type: application/x-ndjson", LENGTH),
+        Head(LINES, 7, ""),
+    ),
+    "a CloudEvent": (
+        lines(LINE, HOST, "Content-Type: application/cloudevents+json; charset=UTF-8", LENGTH),
+        Head(STRUCTURED, 7, ""),
+    ),
+    "a CloudEvent in headers": (
+        lines(LINE, "ce-id: 1", HOST, "Content-Type: Text/Plain; charset=x", "CE-Ext:", LENGTH, "Ce-A1: b c "),
+        Head(BINARY, 7, "", "", "", [(b"id", b" 1"), (b"Ext", b""), (b"A1", b" b c ")], b"Text/Plain; charset=x"),
+    ),
 }
 
 
@@ -109,7 +122,7 @@ HANDED_OVER = {
     "a form": lines(LINE, HOST, "Content-Type: application/x-www-form-urlencoded", LENGTH),
     "another charset": lines(LINE, HOST, TYPE + "; charset=latin-1", LENGTH),
     "a charset in quotes": lines(LINE, HOST, TYPE + '; charset="utf-8"', LENGTH),
-    "CloudEvents": lines(LINE, HOST, "Content-Type: application/cloudevents+json", LENGTH),
+    "CloudEvents": lines(LINE, HOST, "Content-Type: application/cloudevents+xml", LENGTH),
     "close": plain("Connection: close"),
     "close and more": plain("Connection: keep-alive, close"),
     "an upgrade": plain("Connection: Upgrade", "Upgrade: websocket"),
@@ -128,6 +141,19 @@ HANDED_OVER = {
     "Proxy-Connection": plain("Proxy-Connection: keep-alive"),
     "two agents": plain("User-Agent: a", "User-Agent: b"),
     "two ids": plain("X-Request-Id: a", "X-Request-Id: a"),
+    # attributes of a CloudEvent
+    "an attribute of another name": plain("ce-a_b: x"),
+    "an attribute without a name": plain("ce-: x"),
+    "an attribute and a blank": plain("ce-id : x"),
+    "an attribute outside ASCII": plain("ce-id: \xe9"),
+    "an attribute with a tab": plain("ce-id:\tx"),
+    "an attribute that is folded": plain("ce-id: x", " y"),
+    "attributes and no type": lines(LINE, HOST, "ce-id: x", LENGTH),
+    "attributes and no data": lines(LINE, HOST, "ce-id: x", TYPE, "Content-Length: 0"),
+    "attributes and a type of a CloudEvent": lines(LINE, HOST, "ce-id: x", "Content-Type: Application/CloudEvents+json", LENGTH),
+    "attributes to the batch route": plain("ce-id: x").replace(b"events ", b"events/batch "),
+    "33 attributes": plain(*(f"ce-x{number}: y" for number in range(MAX_ATTRIBUTES + 1))),
+    "attributes over 8 KiB": plain(*(f"ce-x{number}: {'y' * 400}" for number in range(MAX_ATTRIBUTES))),
     # syntax
     "65 headers": plain(*(f"X-{number}: v" for number in range(MAX_HEADERS - 2))),
     "over 8 KiB": plain("X-A: " + "v" * MAX_HEAD_BYTES),
@@ -169,7 +195,7 @@ def test_a_header_of_another_kind_hands_over_in_any_case(name: bytes) -> None:
 
 def test_the_limit_of_8_kib_is_exact() -> None:
     room = MAX_HEAD_BYTES - len(plain("X-A: "))
-    assert read(plain("X-A: " + "v" * room), MAX_BODY) == Head(False, 7, "")
+    assert read(plain("X-A: " + "v" * room), MAX_BODY) == Head(JSON, 7, "")
     assert read(plain("X-A: " + "v" * (room + 1)), MAX_BODY) is None
 
 
@@ -182,18 +208,27 @@ def test_what_is_remembered_is_what_was_read(head: bytes, wanted: Head) -> None:
 def test_the_memory_is_bounded() -> None:
     remembering = Heads(MAX_BODY)
     for number in range(3 * REMEMBERED + 7):
-        assert remembering.read(plain(f"X-Request-Id: {number}")) == Head(False, 7, str(number))
+        assert remembering.read(plain(f"X-Request-Id: {number}")) == Head(JSON, 7, str(number))
         assert len(remembering._seen) <= REMEMBERED
     assert remembering._seen
     remembering.read(plain())
     long = plain("X-A: " + "v" * REMEMBERED_BYTES)
-    assert remembering.read(long) == Head(False, 7, "")
+    assert remembering.read(long) == Head(JSON, 7, "")
     assert long not in remembering._seen
     assert plain() in remembering._seen
+
+
+def test_attributes_differ_and_the_rest_is_remembered() -> None:
+    remembering = Heads(MAX_BODY)
+    for number in range(100):
+        found = remembering.read(plain(f"ce-id: {number}"))
+        assert found == Head(BINARY, 7, "", "", "", [(b"id", b" %d" % number)], b"application/json")
+    assert (len(remembering._attributed), len(remembering._seen)) == (1, 0)
+    assert remembering.read(plain()) == Head(JSON, 7, ""), "without attributes the same lines mean something else"
 
 
 def test_what_is_not_plain_is_not_remembered() -> None:
     remembering = Heads(MAX_BODY)
     for head in HANDED_OVER.values():
         remembering.read(head)
-    assert remembering._seen == {}
+    assert remembering._seen == remembering._attributed == {}

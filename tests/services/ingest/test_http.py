@@ -130,6 +130,7 @@ CONTENT_TYPES: list[tuple[dict[str, str], int]] = [
     ({"Content-Type": "text/plain"}, 415),
     ({"Content-Type": "multipart/form-data; boundary=x"}, 415),
     ({"Content-Type": "application/jsonp"}, 415),
+    ({"Content-Type": "application/cloudevents+xml"}, 415),
 ]
 
 
@@ -156,6 +157,75 @@ async def test_other_methods_and_paths(rig: Rig) -> None:
         assert answer.status == 404
     async with rig.session.get("/health") as answer:
         assert answer.status == 200
+
+
+# CloudEvents and lines; what is read from them is in test_cloudevents.py and test_forms.py.
+
+CLOUDEVENT = {"specversion": "1.0", "id": "c1", "source": "/shop", "type": "order.created", "subject": "ü", "n": 5}
+HEADERS = {"ce-specversion": "1.0", "ce-id": "c1", "Ce-Source": "/shop", "CE-Type": "order.created", "ce-subject": "%C3%BC"}
+
+
+async def test_a_cloudevent_in_the_structured_mode(rig: Rig) -> None:
+    found = await rig.post(
+        json.dumps({**CLOUDEVENT, "data": [1]}).encode(), headers={"Content-Type": "application/cloudevents+json"}
+    )
+    assert (found.status, found.body) == (200, {"event_id": "c1", "status": "accepted"})
+    [stored] = await rig.stored()
+    assert (stored.event_id, stored.event_type, stored.source, bytes(stored.data)) == ("c1", "order.created", "/shop", b"[1]")
+    assert stored.cloudevent == {"specversion": "1.0", "subject": "ü", "n": 5}
+    bad = await rig.post(
+        b'{"specversion":"1.0","id":"1"}', headers={"Content-Type": "application/cloudevents+json; charset=utf-8"}
+    )
+    assert (bad.status, bad.body["code"], bad.body["errors"][0]["pointer"]) == (400, "INVALID_EVENT", "/source")
+
+
+async def test_a_cloudevent_in_the_binary_mode(rig: Rig) -> None:
+    bodies = [
+        ("application/json", b'{"n": 1.0}'),
+        ("text/plain", b"hello"),
+        ("image/png", b"\x00\xff"),
+        ("application/json", b""),
+    ]
+    for number, (content_type, body) in enumerate(bodies):
+        found = await rig.post(body, headers={**HEADERS, "ce-id": f"c{number}", "Content-Type": content_type})
+        assert (found.status, found.body) == (200, {"event_id": f"c{number}", "status": "accepted"})
+    stored = await rig.stored()
+    assert [bytes(each.data) for each in stored] == [b'{"n": 1.0}', b'"hello"', b"null", b"null"]
+    assert [each.cloudevent["datacontenttype"] for each in stored] == [content_type for content_type, _ in bodies]
+    assert {each.cloudevent["subject"] for each in stored} == {"ü"}
+    bad = await rig.post(b"{}", headers={"ce-id": "1", "Content-Type": "application/json"})
+    assert (bad.status, bad.body["errors"][0]["pointer"]) == (400, "/specversion")
+    odd = await rig.post(b"{}", headers={**HEADERS, "ce-my_ext": "x", "Content-Type": "application/json"})
+    assert (odd.status, odd.body["errors"][0]["pointer"]) == (400, "/my_ext")
+
+
+async def test_a_batch_of_cloudevents(rig: Rig) -> None:
+    batch = [CLOUDEVENT, {**CLOUDEVENT, "id": "c2", "data": {"a": 1}}, {**CLOUDEVENT, "specversion": "0.3"}]
+    found = await rig.post(json.dumps(batch).encode(), BATCH, headers={"Content-Type": "application/cloudevents-batch+json"})
+    assert (found.status, found.body["accepted"], found.body["rejected"]) == (200, 2, 1)
+    assert found.body["results"][2]["error"]["pointer"] == "/specversion"
+    assert [each.event_id for each in await rig.stored()] == ["c1", "c2"]
+
+
+async def test_lines_are_a_batch(rig: Rig) -> None:
+    body = b"\n".join([event(event_id="a"), b"", event(event_id="b") + b"\r", b"{}", b"not json"])
+    found = await rig.post(body + b"\n", BATCH, headers={"Content-Type": "application/x-ndjson"})
+    assert (found.status, found.body["processed"], found.body["accepted"], found.body["rejected"]) == (200, 4, 2, 2)
+    assert [result["status"] for result in found.body["results"]] == ["accepted", "accepted", "rejected", "rejected"]
+    assert [each.event_id for each in await rig.stored()] == ["a", "b"]
+    many = await rig.post(b"\n".join([GOOD] * 6), BATCH, headers={"Content-Type": "application/x-ndjson"})
+    assert (many.status, many.body["code"]) == (413, "BATCH_TOO_LARGE")
+
+
+async def test_a_form_on_the_wrong_route_is_told_the_right_one(rig: Rig) -> None:
+    for path, other, media in [
+        (EVENTS, BATCH, "cloudevents-batch+json"),
+        (EVENTS, BATCH, "x-ndjson"),
+        (BATCH, EVENTS, "cloudevents+json"),
+    ]:
+        found = await rig.post(b"[]", path, headers={"Content-Type": f"application/{media}"})
+        assert (found.status, found.body["code"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
+        assert f"goes to {other}:" in found.body["detail"]
 
 
 # The broker away, full, or without its streams.

@@ -31,7 +31,7 @@ EACH: dict[str, list[Any]] = {
     "data[*][*]": ["*", "*"],
     "data.a[*].b[0]": ["a", "*", "b", 0],
 }
-FIELDS = ["event_id", "event_type", "source", "timestamp", "metadata.k", "metadata.x.y", *STEPS]
+FIELDS = ["event_id", "event_type", "source", "timestamp", "metadata.k", "metadata.x.y", "cloudevent.k", *STEPS]
 
 
 def an_event(data: Any = None, **attributes: Any) -> Event:
@@ -57,6 +57,9 @@ def data_of(event: Event) -> Any:
 def read(field: str, event: Event) -> Any:
     if field.startswith("metadata."):
         return event.metadata.get(field.split(".", 1)[1], MISSING)
+    if field.startswith("cloudevent."):
+        name = field.split(".", 1)[1]
+        return {**event.metadata, **event.cloudevent}.get(name, MISSING)
     if field not in STEPS:
         return getattr(event, field)
     value: Any = data_of(event)
@@ -167,7 +170,7 @@ def holds(condition: Condition, event: Event) -> bool:
         return not holds(condition.not_, event)
     for texts, operator in ((condition.exact, "eq"), (condition.prefix, "starts_with"), (condition.suffix, "ends_with")):
         if texts is not None:
-            read_as = {CLOUDEVENTS.get(name, f"metadata.{name}"): text for name, text in texts.items()}
+            read_as = {CLOUDEVENTS.get(name, f"cloudevent.{name}"): text for name, text in texts.items()}
             return all(test_of(operator, read(field, event), text) for field, text in read_as.items())
     assert condition.operator is not None
     if condition.operator == "cel":
@@ -212,7 +215,10 @@ def events(draw: st.DrawFn) -> Event:
         data = json.dumps(data)
     metadata = draw(st.dictionaries(st.sampled_from(["k", "x.y"]), texts, max_size=2))
     timestamp = draw(st.sampled_from([0, 1, 1703001234, "2023-12-19T15:53:54Z", "2023-12-19T15:53:54.5Z"]))
-    return an_event(data, event_type=draw(types), source=draw(sources), timestamp=timestamp, metadata=metadata)
+    cloudevent = draw(st.dictionaries(st.just("k"), st.one_of(texts, st.booleans(), st.integers(-1, 2)), max_size=1))
+    return an_event(
+        data, event_type=draw(types), source=draw(sources), timestamp=timestamp, metadata=metadata, cloudevent=cloudevent
+    )
 
 
 TIMES = [0, 1.5, 1703001234, "2023-12-19T15:53:54Z", "2023-12-19T16:53:54.25+01:00"]

@@ -225,7 +225,7 @@ LEAF = {"field": "source", "operator": "exists"}
         ({"all": [LEAF], "negate": True}, "/negate", "only a condition with an operator has negate; beside all it means nothing"),
         ({"not": LEAF, "value": 1}, "/value", "only a condition with an operator has value"),
         ({"not": {"any": [LEAF, {"operator": "eq"}]}}, "/not/any/1/field", "the field is missing"),
-        ({"prefix": {"type": "a", "": "x"}}, "/prefix/", "the metadata key is missing"),
+        ({"prefix": {"type": "a", "": "x"}}, "/prefix/", "the name of the attribute is missing"),
         ({"field": "data.x", "operator": "regex", "value": "a(b"}, "/value", "regex: position 3: missing )"),
         ({"field": "data.x", "operator": "regex", "value": 1}, "/value", "regex: the value must be a string, not a number"),
         ({"field": "data.x", "operator": "ends_with"}, "/value", "ends_with: the value must be a string, not null"),
@@ -325,7 +325,7 @@ def test_the_tree_has_the_form_of_the_conditions() -> None:
     told = why(any=[{"not": LEAF}, {"all": [LEAF, {"exact": {"type": "a", "tenant": "acme"}}]}])
     assert [told["matched"], told["any"][0]["matched"], told["any"][0]["not"]["matched"]] == [False, False, True]
     exact = told["any"][1]["all"][1]
-    assert [(leaf["field"], leaf["matched"]) for leaf in exact["all"]] == [("event_type", False), ("metadata.tenant", True)]
+    assert [(leaf["field"], leaf["matched"]) for leaf in exact["all"]] == [("event_type", False), ("cloudevent.tenant", True)]
 
 
 @pytest.mark.parametrize("number", range(1, 6))

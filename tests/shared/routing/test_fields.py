@@ -53,6 +53,12 @@ VIEW = a_view(
         ('data.items[0]["sku"]', "s0"),
     ],
 )
+def test_an_attribute_of_a_cloudevent_is_read_as_targets_get_it() -> None:
+    view = a_view(metadata={"subject": "of metadata", "region": "eu"}, cloudevent={"subject": "own", "n": 5, "b": True})
+    read = {name: compile_field("cloudevent." + name)(view) for name in ("subject", "region", "n", "b", "x")}
+    assert read == {"subject": "own", "region": "eu", "n": 5, "b": True, "x": MISSING}
+
+
 def test_reads(field: str, value: object) -> None:
     assert compile_field(field)(VIEW) == value
 
@@ -95,7 +101,7 @@ def test_data_itself() -> None:
         (
             "",
             0,
-            "no such field; allowed are event_id, event_type, source, timestamp, metadata.<key>, data or data.",
+            "no such field; allowed are event_id, event_type, source, timestamp, metadata.<key>, cloudevent.<attribute>,",
         ),
         ("type", 0, "no such field"),
         ("Event_type", 0, "no such field"),
@@ -105,6 +111,7 @@ def test_data_itself() -> None:
         ('metadata["k"]', 0, "no such field"),
         ("source.x", 0, "no such field"),
         ("metadata.", 9, "the metadata key is missing"),
+        ("cloudevent.", 11, "the name of the attribute is missing"),
         ("data.", 4, 'a step is .name, [0], [-1], [*] or ["key with dots"]'),
         ("data.a..b", 6, "a step is"),
         ("data.a.", 6, "a step is"),

@@ -129,12 +129,18 @@ class _Draft:
             "source": event.source,
             "timestamp": event.timestamp,
             "metadata": self.metadata,
+            "cloudevent": event.cloudevent,
             "data": self.data,
         }
         return {"event": seen, "accepted_at": event.accepted_at / 1e9}
 
     def finished(self) -> Event:
-        return msgspec.structs.replace(self.event, event_type=self.event_type, metadata=dict(self.metadata), data=self.raw)
+        cloudevent = self.event.cloudevent
+        if self._raw is None:  # other data takes the place of bytes too
+            cloudevent = {name: value for name, value in cloudevent.items() if name != "data_base64"}
+        return msgspec.structs.replace(
+            self.event, event_type=self.event_type, metadata=dict(self.metadata), data=self.raw, cloudevent=cloudevent
+        )
 
 
 Step = Callable[[_Draft, Budget], None]
