@@ -14,7 +14,7 @@ import requests
 import schemathesis
 from hypothesis import HealthCheck, settings
 from msgspec import Raw, Struct
-from schemathesis import BaseSchema, Case
+from schemathesis import BaseSchema, Case, SerializationContext
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -47,6 +47,12 @@ CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
 ]
+
+
+@schemathesis.serializer("application/x-ndjson")
+def _lines(_: SerializationContext, value: Any) -> bytes:
+    """Schemathesis knows no lines of JSON."""
+    return value if isinstance(value, bytes) else str(value).encode()
 
 
 def loaded(**phases: Any) -> BaseSchema:
