@@ -49,7 +49,7 @@ _UNUSUAL = frozenset(
 
 class Head(NamedTuple):
     """A plain request: the form that its events have, the length of its body, its X-Request-Id, what a proxy says of where it
-    comes from, and its credential (or ``""``); in the binary mode of CloudEvents also the attributes, and the type of the data."""
+    comes from, and its credential (or ``""``); in the binary mode of CloudEvents also the attributes and the data's type."""
 
     form: Form
     length: int
