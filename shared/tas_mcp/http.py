@@ -21,6 +21,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from tas_mcp import telemetry
 from tas_mcp.errors import Flaw, Misconfigured, Overloaded, Rejected, TasError, Unavailable
+from tas_mcp.http_protocol import protocols
 
 log = telemetry.logger("http")
 
@@ -264,8 +265,9 @@ class _Site(web.BaseSite):
 
     async def start(self) -> None:
         await super().start()
-        factory = self._runner.server
-        assert factory is not None  # noqa: S101  (BaseSite made sure)
+        server = self._runner.server
+        assert server is not None  # noqa: S101  (BaseSite made sure)
+        factory = protocols(server, lambda error: problem_response(error, fit_request_id("")))
         self._server = await asyncio.get_running_loop().create_server(
             self._front.attach(factory) if self._front else factory,
             *self._address,
