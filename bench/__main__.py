@@ -9,11 +9,12 @@ from pathlib import Path
 
 import msgspec
 
-from bench import backtest, endtoend, forward, idle, ingest, isolation, routing, rules, targets
+from bench import backtest, endtoend, forward, idle, ingest, isolation, routing, rules, targets, websocket
 from bench.table import show
 
 BENCHES = {
     "ingest": ingest.measure,
+    "websocket": websocket.measure,
     "routing": routing.measure,
     "rules": rules.measure,
     "forward": forward.measure,

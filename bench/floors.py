@@ -1,5 +1,6 @@
 """The floors: what the bare library does, with nothing of ours. ``python -m bench.floors handler PORT`` serves an aiohttp handler
-that decodes the same event and answers; ``client URL SECONDS CONNECTIONS`` posts one body again and again with aiohttp's client.
+that decodes the same event and answers, ``websocket PORT`` the same over WebSockets; ``client URL SECONDS CONNECTIONS`` posts one
+body again and again with aiohttp's client.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import time
 import aiohttp
 import msgspec
 import uvloop
-from aiohttp import web
+from aiohttp import WSMsgType, web
 
 from tas_mcp.submission import Submission
 
@@ -18,6 +19,14 @@ BODY = (
     b'{"event_id":"x","event_type":"user.created","source":"s","timestamp":1,"data":"{\\"user\\":{\\"id\\":\\"usr-456\\",'
     b'\\"name\\":\\"Ada Lovelace\\"},\\"amount\\":123.45,\\"items\\":[{\\"sku\\":\\"x-1\\",\\"n\\":2}]}","metadata":{}}'
 )
+
+
+class Frame(msgspec.Struct):
+    """An event frame of a WebSocket."""
+
+    type: str
+    id: int
+    event: Submission
 
 
 async def handler(port: int) -> None:
@@ -29,6 +38,27 @@ async def handler(port: int) -> None:
 
     app = web.Application()
     app.router.add_post("/api/v1/events", answer)
+    await _serve(app, port)
+
+
+async def websocket(port: int) -> None:
+    decode, encode = msgspec.json.Decoder(Frame).decode, msgspec.json.Encoder().encode
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.WebSocketResponse(compress=False, decode_text=False)
+        await response.prepare(request)
+        async for message in response:
+            frame = decode(message.data)
+            ack = {"type": "ack", "id": frame.id, "results": [{"event_id": frame.event.event_id, "status": "accepted"}]}
+            await response.send_frame(encode(ack), WSMsgType.TEXT)
+        return response
+
+    app = web.Application()
+    app.router.add_get("/api/v1/events/ws", answer)
+    await _serve(app, port)
+
+
+async def _serve(app: web.Application, port: int) -> None:
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port, backlog=1024).start()
@@ -56,5 +86,7 @@ async def client(url: str, seconds: float, connections: int) -> None:
 if __name__ == "__main__":
     if sys.argv[1] == "handler":
         uvloop.run(handler(int(sys.argv[2])))
+    elif sys.argv[1] == "websocket":
+        uvloop.run(websocket(int(sys.argv[2])))
     else:
         uvloop.run(client(sys.argv[2], float(sys.argv[3]), int(sys.argv[4])))

@@ -48,6 +48,7 @@ PURE = (
     "services.ingest.filters",
     "services.ingest.forms",
     "services.ingest.heads",
+    "services.ingest.pages",
     "services.ingest.paths",
     "services.ingest.rates",
     "tas_mcp.submission",

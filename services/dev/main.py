@@ -90,7 +90,8 @@ async def dev(options: Options, say: Callable[[str], None], show: Callable[[str,
                 await stack.enter_async_context(service(settings, runtime))
                 runtimes.append(runtime)
             routes = [route for runtime in runtimes for route in runtime.routes]
-            app = application([*routes, *ops.routes(metrics=True)], max(runtime.max_body for runtime in runtimes))
+            drains = [drain for runtime in runtimes for drain in runtime.drains]
+            app = application([*routes, *ops.routes(metrics=True)], max(runtime.max_body for runtime in runtimes), drains)
             front = next((runtime.front for runtime in runtimes if runtime.front), None)
             context = next((runtime.context for runtime in runtimes if runtime.context), None)
             door = listening(app, main.host, main.http_port, what="TAS_HTTP_PORT", front=front, tls=context)

@@ -33,7 +33,9 @@ class _Error(Struct):
     pointer: str | UnsetType = UNSET
 
 
-class _Result(Struct, kw_only=True):
+class Result(Struct, kw_only=True):
+    """What came of one of many events, as clients see it."""
+
     event_id: str | UnsetType = UNSET
     status: str
     duplicate: bool | UnsetType = UNSET
@@ -45,7 +47,7 @@ class _Batch(Struct):
     accepted: int
     duplicates: int
     rejected: int
-    results: list[_Result]
+    results: list[Result]
 
 
 def one(answer: Accepted | TasError, request_id: str) -> Answer:
@@ -68,20 +70,27 @@ def refused(error: TasError, request_id: str) -> Answer:
 
 def batch(answers: Sequence[Accepted | TasError], request_id: str) -> Answer:
     """200 with a result for each entry; 503 or 429 as a whole only when nothing was stored and something may be later."""
+    if (refusal := whole(answers)) is not None:
+        return refused(refusal, request_id)
     accepted = sum(isinstance(answer, Accepted) for answer in answers)
-    unavailable = next((answer for answer in answers if isinstance(answer, Unavailable | Overloaded)), None)
-    if not accepted and unavailable is not None:
-        return refused(unavailable, request_id)
     duplicates = sum(isinstance(answer, Accepted) and answer.duplicate is True for answer in answers)
     rejected = sum(isinstance(answer, Rejected) for answer in answers)
-    results = [_result(answer) for answer in answers]
+    results = [result(answer) for answer in answers]
     return Answer(200, JSON, {}, encode(_Batch(len(results), accepted, duplicates, rejected, results)))
 
 
-def _result(answer: Accepted | TasError) -> _Result:
+def whole(answers: Sequence[Accepted | TasError]) -> Unavailable | Overloaded | None:
+    """What refuses a batch as a whole: nothing of it was stored, and something may be later."""
+    if any(isinstance(answer, Accepted) for answer in answers):
+        return None
+    return next((answer for answer in answers if isinstance(answer, Unavailable | Overloaded)), None)
+
+
+def result(answer: Accepted | TasError) -> Result:
+    """What came of one of many events."""
     if isinstance(answer, Accepted):
-        return _Result(event_id=answer.event_id, status="accepted", duplicate=answer.duplicate)
+        return Result(event_id=answer.event_id, status="accepted", duplicate=answer.duplicate)
     shown = problem(answer)
     pointer = answer.flaws[0].pointer if isinstance(answer, Rejected) and answer.flaws else UNSET
     status = "rejected" if isinstance(answer, Rejected) else "unavailable"
-    return _Result(status=status, error=_Error(shown.code, shown.detail, pointer))
+    return Result(status=status, error=_Error(shown.code, shown.detail, pointer))

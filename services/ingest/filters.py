@@ -1,11 +1,20 @@
-"""Which stored events somebody wants to hear of: by patterns of event types, by the conditions of rules, or by both. Pure."""
+"""Which stored events somebody wants to hear of: by patterns of event types, by the conditions of rules, or by both; and since
+when. Pure."""
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Annotated
 
+import msgspec
+from msgspec import Meta
+
+from tas_mcp.callers import Caller
 from tas_mcp.errors import Flaw, Rejected
 from tas_mcp.routing import Condition, ConditionError, View, compile_condition, compile_conditions
 
 MAX_PATTERNS = 100
+
+_Moment = Annotated[datetime, Meta(tz=True)]
 
 Keep = Callable[[View], bool]
 """Whether an event is wanted. It never raises."""
@@ -51,3 +60,25 @@ def _all(conditions: Sequence[Condition], flaws: list[Flaw]) -> Keep | None:
     except ConditionError as error:
         flaws += [Flaw("/conditions" + each.pointer, each.detail) for each in error.flaws]
         return None
+
+
+def within(keep: Keep | None, caller: Caller) -> Keep | None:
+    """Of the events that ``keep`` wants those that the caller has to do with."""
+    if not caller.restricted:
+        return keep
+    return lambda view: caller.covers(view.event.event_type, view.event.source) and (keep is None or keep(view))
+
+
+def moment(since: int | str) -> datetime:
+    """The time that an RFC 3339 text or Unix seconds (a text of digits, too) mean.
+
+    Raises:
+        Rejected: ``INVALID_REQUEST``.
+    """
+    try:
+        if isinstance(since, int) or since.isdigit():
+            return datetime.fromtimestamp(int(since), UTC)
+        return msgspec.convert(since, _Moment)
+    except (ValueError, OverflowError, OSError):
+        flaw = Flaw("/since", f"{str(since)[:64]!r} is neither Unix seconds nor an RFC 3339 time with its offset")
+        raise Rejected("INVALID_REQUEST", f"since: {flaw.detail}", [flaw]) from None

@@ -27,16 +27,17 @@ def routes(
     addresses: Addresses | None = None,
 ) -> list[web.RouteDef]:
     """The routes of the ingest service; ``lane`` is the express lane before them."""
-    one, many = take_one(settings, intake, auth), answering(take_batch(settings, intake, auth))
-    if addresses is not None:
-        one, many = admitting(one, addresses), admitting(many, addresses)
+    one = admitting(take_one(settings, intake, auth), addresses)
+    many = admitting(answering(take_batch(settings, intake, auth)), addresses)
     if lane is not None:
         one, many = closing(one, lane), closing(many, lane)
     return [web.post(EVENTS_PATH, one), web.post(BATCH_PATH, many)]
 
 
-def admitting(handler: Handler, addresses: Addresses) -> Handler:
-    """Wrap a handler: it sees no more requests of an address than that may send."""
+def admitting(handler: Handler, addresses: Addresses | None) -> Handler:
+    """Wrap a handler: it sees no more requests of an address than that may send (None: there is no limit)."""
+    if addresses is None:
+        return handler
 
     async def handle(request: web.Request) -> web.StreamResponse:
         header = addresses.origin.header

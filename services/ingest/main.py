@@ -9,6 +9,9 @@ from services.ingest.intake import Intake
 from services.ingest.rates import Addresses, Allowance, Rates, Shares, Types
 from services.ingest.schemas import Schemas
 from services.ingest.settings import Settings
+from services.ingest.sse import Streams
+from services.ingest.tail import Tail
+from services.ingest.websocket import Sockets
 from tas_mcp import networks, subjects
 from tas_mcp.broker import Publisher
 from tas_mcp.documents import Document, Follower
@@ -37,13 +40,17 @@ async def ingest(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     follower = Follower(connection, subjects.SCHEMAS_BUCKET, changed)
     runtime.ops.check("schemas", lambda: follower.trouble, schemas.faults.note)
     publisher = Publisher(connection, window=settings.publish_window)
-    runtime.ops.check("keys", lambda: runtime.auth.trouble)
-    async with publisher.running(), follower.running(), presences.running(), announcer.running(), runtime.auth.running():
+    tail = Tail(connection, most=settings.max_listeners, events=settings.listener_events, size=settings.listener_bytes)
+    auth = runtime.auth
+    runtime.ops.check("keys", lambda: auth.trouble)
+    async with publisher.running(), follower.running(), presences.running(), announcer.running(), auth.running(), tail.running():
         await follower.first(LOAD_SECONDS)
         sizes = Limits(settings.max_event_bytes, settings.max_depth, settings.max_metadata)
         intake = Intake(publisher, sizes, schemas, rates, types)
-        runtime.front = lane = Express(settings, intake, runtime.auth, addresses) if settings.express else None
-        runtime.mount(http.routes(settings, intake, runtime.auth, lane, addresses), settings.max_batch_bytes + 1)
+        runtime.front = lane = Express(settings, intake, auth, addresses) if settings.express else None
+        runtime.mount(http.routes(settings, intake, auth, lane, addresses), settings.max_batch_bytes + 1)
+        for protocol in (Sockets(settings, intake, tail, auth, addresses), Streams(settings, tail, auth, addresses)):
+            runtime.mount(protocol.routes(), 0, [protocol.drain])
         yield
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from tas_mcp.settings import Count, PublicSettings
+from tas_mcp.settings import Count, PublicSettings, Seconds
 
 Limit = Annotated[int, Meta(ge=0)]
 """0: no limit."""
@@ -48,3 +48,19 @@ class Settings(PublicSettings, frozen=True, kw_only=True, forbid_unknown_fields=
     """Networks of the proxies whose word on the client's address is believed: ``10.1.0.0/16,fd00:1::/32``."""
     forwarded_header: Annotated[str, Meta(pattern="^(x-forwarded-for|forwarded)$")] = "x-forwarded-for"
     """The header that these proxies append it to."""
+    max_listeners: Count = 500
+    """How many may listen to the stored events at once, over all protocols."""
+    listener_events: Count = 10_000
+    """How many events may wait for one listener before it is cut."""
+    listener_bytes: Count = 4 * 1024 * 1024
+    """How large these events may be together."""
+    websocket_window: Count = 256
+    """How many frames of one WebSocket may wait for their answers before no more are read."""
+    websocket_ping_seconds: Seconds = 20.0
+    """After so long without a word a client is pinged; after half as long again without an answer its connection is closed."""
+    websocket_idle_seconds: Seconds = 300.0
+    """A WebSocket on which no frame came for so long, and that has no subscription, is closed."""
+    sse_heartbeat_seconds: Seconds = 15.0
+    """How often a stream of server-sent events that has nothing to tell shows that it lives."""
+    allowed_origins: str = ""
+    """The web pages that may open a WebSocket or a stream: their origins, separated by commas; ``*`` is any."""

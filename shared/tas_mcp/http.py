@@ -21,12 +21,13 @@ from msgspec import UNSET, Struct, UnsetType
 
 from tas_mcp import telemetry
 from tas_mcp.errors import Flaw, Misconfigured, Overloaded, Rejected, TasError, Unavailable
-from tas_mcp.http_protocol import protocols
 
 log = telemetry.logger("http")
 
 ProtocolFactory = Callable[[], asyncio.Protocol]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Drain = Callable[[], Awaitable[None]]
+"""Ends, in good order, what would not end by itself: streams, WebSockets."""
 
 STATUS = {
     "INVALID_EVENT": 400,
@@ -45,7 +46,6 @@ STATUS = {
     "TOO_LARGE": 413,
     "UNSUPPORTED_MEDIA_TYPE": 415,
     "INVALID_TARGET": 422,
-    "INVALID_KEY": 422,
     "INVALID_RULES": 422,
     "INVALID_SCHEMA": 422,
     "SCHEMA_VIOLATION": 422,
@@ -205,10 +205,16 @@ def failure(error: Exception, request: web.Request, rid: str) -> web.Response:
     return problem_response(TasError(f"internal error ({type(error).__name__}): see the log for this request_id"), rid)
 
 
-def application(routes: Sequence[web.RouteDef], max_body: int) -> web.Application:
-    """An application of ``routes``; what none of them takes is answered with a problem (404, or 405 with ``Allow``)."""
+def application(routes: Sequence[web.RouteDef], max_body: int, drains: Sequence[Drain] = ()) -> web.Application:
+    """An application of ``routes``; what none of them takes is answered with a problem (404, or 405 with ``Allow``). ``drains``
+    are called when it stops, before what is in flight is waited for."""
     app = web.Application(client_max_size=max_body)
     app.add_routes(routes)
+
+    async def end(_: web.Application) -> None:
+        await asyncio.gather(*(drain() for drain in drains))
+
+    app.on_shutdown.append(end)
     allowed: dict[str, set[str]] = {}
     for route in app.router.routes():
         if route.resource:
@@ -265,9 +271,8 @@ class _Site(web.BaseSite):
 
     async def start(self) -> None:
         await super().start()
-        server = self._runner.server
-        assert server is not None  # noqa: S101  (BaseSite made sure)
-        factory = protocols(server, lambda error: problem_response(error, fit_request_id("")))
+        factory = self._runner.server
+        assert factory is not None  # noqa: S101  (BaseSite made sure)
         self._server = await asyncio.get_running_loop().create_server(
             self._front.attach(factory) if self._front else factory,
             *self._address,

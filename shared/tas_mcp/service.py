@@ -26,7 +26,7 @@ from tas_mcp.auth import Authentication
 from tas_mcp.broker import Connection, Publisher
 from tas_mcp.broker.security import Tls, client_context
 from tas_mcp.errors import Misconfigured
-from tas_mcp.http import Front, application, listening
+from tas_mcp.http import Drain, Front, application, listening
 from tas_mcp.ops import Ops
 from tas_mcp.settings import PREFIX, PublicSettings, ServiceSettings, load
 
@@ -57,14 +57,17 @@ class Runtime:
         self.publisher = Publisher(self.connection)
         self.auth = Authentication(self.connection, settings if isinstance(settings, PublicSettings) else PublicSettings())
         self.routes: list[web.RouteDef] = []
+        self.drains: list[Drain] = []
         self.max_body = 0
         self.front: Front | None = None
         self.certificates = tls.certificates(settings) if isinstance(settings, PublicSettings) else None
         """What the public ports show; None where they speak without TLS."""
 
-    def mount(self, routes: Sequence[web.RouteDef], max_body: int) -> None:
-        """Serve ``routes`` on the public port; ``max_body`` is the largest request body in bytes."""
+    def mount(self, routes: Sequence[web.RouteDef], max_body: int, drains: Sequence[Drain] = ()) -> None:
+        """Serve ``routes`` on the public port; ``max_body`` is the largest request body in bytes; ``drains`` end what would not
+        end by itself when the port is closed."""
         self.routes += routes
+        self.drains += drains
         self.max_body = max(self.max_body, max_body)
 
     @property
@@ -174,7 +177,7 @@ async def serve(name: str, settings: S, service: Service[S], stop: asyncio.Event
             if runtime.routes and isinstance(settings, PublicSettings):
                 await stack.enter_async_context(
                     listening(
-                        application([*runtime.routes, *ops.routes(metrics=False)], runtime.max_body),
+                        application([*runtime.routes, *ops.routes(metrics=False)], runtime.max_body, runtime.drains),
                         settings.host,
                         settings.http_port,
                         what="TAS_HTTP_PORT",

@@ -15,6 +15,8 @@ from services.ingest.http import routes
 from services.ingest.intake import Intake
 from services.ingest.schemas import Schemas
 from services.ingest.settings import Settings
+from services.ingest.tail import Tail
+from services.ingest.websocket import Sockets
 from tas_mcp.auth import Authentication
 from tas_mcp.broker import Connection, Publisher
 from tas_mcp.broker.publisher import Settle
@@ -73,14 +75,16 @@ class Lane(NamedTuple):
 def parts(store: Store, *, express: bool, **changes: Any) -> tuple[web.Application, Express | None]:
     """The application of the event routes, and what is before it."""
     settings = Settings(**{"auth": "none", **changes})
-    auth = Authentication(Connection([], "test"), settings)
+    connection = Connection([], "test")  # never made
+    auth = Authentication(connection, settings)
     publisher = cast(Publisher, store)
     schemas = Schemas(publisher)
     schemas.use([])
     intake = Intake(publisher, Limits(settings.max_event_bytes, settings.max_depth, settings.max_metadata), schemas)
     front = Express(settings, intake, auth) if express else None
-    ours = [*routes(settings, intake, auth, front), *Ops().routes(metrics=False)]
-    return application(ours, settings.max_batch_bytes + 1), front
+    sockets = Sockets(settings, intake, Tail(connection), auth)
+    ours = [*routes(settings, intake, auth, front), *sockets.routes(), *Ops().routes(metrics=False)]
+    return application(ours, settings.max_batch_bytes + 1, [sockets.drain]), front
 
 
 @asynccontextmanager

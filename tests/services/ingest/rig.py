@@ -60,7 +60,7 @@ async def serving(url: str, *, lay_out: bool = True, **changes: Any) -> AsyncIte
             await broker.lay_out()
         await runtime.connection.ready()
         async with ingest(settings, runtime):
-            app = application([*runtime.routes, *runtime.ops.routes(metrics=False)], runtime.max_body)
+            app = application([*runtime.routes, *runtime.ops.routes(metrics=False)], runtime.max_body, runtime.drains)
             door = listening(app, "127.0.0.1", 0, what="TAS_HTTP_PORT", drain_seconds=0.5, front=runtime.front)
             async with door as port, aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
                 yield Rig(port, session, broker)
