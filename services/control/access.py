@@ -15,6 +15,7 @@ from tas_mcp.errors import TasError
 from tas_mcp.http import Handler, failure, request_id
 
 SCHEMA = "/api/v1/schemas/{name}"
+KEYS = "/api/v1/keys"
 REVISIONS = "/api/v1/revisions"
 DEAD = "/api/v1/dead-letters"
 REJECTED = "/api/v1/rejected"
@@ -51,6 +52,11 @@ SCOPES: dict[tuple[str, str], Scope] = {
     ("DELETE", REJECTED + "/{id}"): "targets:write",
     ("POST", REJECTED + "/{id}/resubmit"): "targets:write",
     ("POST", REJECTED + "/resubmit"): "targets:write",
+    ("POST", KEYS): "admin",
+    ("GET", KEYS): "admin",
+    ("GET", KEYS + "/{id}"): "admin",
+    ("DELETE", KEYS + "/{id}"): "admin",
+    ("POST", KEYS + "/{id}/rotate"): "admin",
     ("GET", "/api/v1/audit/log"): "admin",
     ("GET", "/api/v1/stats"): "targets:read",
 }

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from services.control import (
     api_audit,
     api_dead,
+    api_keys,
     api_openapi,
     api_rejected,
     api_revisions,
@@ -22,6 +23,7 @@ from services.control.dead import DeadLetters
 from services.control.editing import Editor
 from services.control.history import History
 from services.control.janitor import Janitor
+from services.control.keys import Keys
 from services.control.lanes import Lanes
 from services.control.parked import Parked
 from services.control.readings import Readings
@@ -35,6 +37,7 @@ from services.control.store import Store
 from services.control.target_files import TargetFiles, locked
 from services.control.topology import Topology
 from tas_mcp.audit import Audit
+from tas_mcp.auth import PRESENCE
 from tas_mcp.broker import JetStream
 from tas_mcp.presence import Presences
 from tas_mcp.service import Runtime, run
@@ -49,6 +52,7 @@ async def control(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     store = Store(jetstream, publisher)
     statuses = StatusBucket(jetstream, publisher)
     presences, ingest = Presences(connection, "process"), Presences(connection, "ingest")
+    entrances = Presences(connection, PRESENCE)
     lanes = Lanes(jetstream, store, settings)
     parked = Parked(jetstream, publisher)
     removals = Removals(jetstream, store, lanes, parked, presences, statuses)
@@ -57,6 +61,7 @@ async def control(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     editor = Editor(store, lanes, presences, removals, audit, locked(settings.targets_file))
     files = TargetFiles(settings.targets_file, topology, store, editor, os.environ)
     schemas = Schemas(jetstream, publisher, ingest, audit)
+    keys = Keys(jetstream, publisher, entrances, audit)
     backtests = Backtests(jetstream, settings.backtest_events, settings.backtest_seconds)
     steps = {
         "retention": Retention(jetstream, settings.event_retention_seconds).purge,
@@ -79,6 +84,7 @@ async def control(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
                 *api_dead.routes(topology, DeadLetters(jetstream, publisher, store), audit),
                 *api_schemas.routes(topology, schemas),
                 *api_rejected.routes(topology, RejectedEvents(jetstream, publisher, schemas), audit),
+                *api_keys.routes(topology, keys),
                 *api_audit.routes(topology, AuditLog(jetstream)),
                 *api_stats.routes(topology, readings),
                 *api_trials.routes(topology, store, connection, backtests, statuses),
@@ -92,6 +98,7 @@ async def control(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
         topology.running(),
         presences.running(),
         ingest.running(),
+        entrances.running(),
         janitor.running(),
         files.running(),
         runtime.auth.running(),

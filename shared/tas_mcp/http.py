@@ -21,6 +21,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from tas_mcp import telemetry
 from tas_mcp.errors import Flaw, Misconfigured, Overloaded, Rejected, TasError, Unavailable
+from tas_mcp.http_protocol import protocols
 
 log = telemetry.logger("http")
 
@@ -46,6 +47,7 @@ STATUS = {
     "TOO_LARGE": 413,
     "UNSUPPORTED_MEDIA_TYPE": 415,
     "INVALID_TARGET": 422,
+    "INVALID_KEY": 422,
     "INVALID_RULES": 422,
     "INVALID_SCHEMA": 422,
     "SCHEMA_VIOLATION": 422,
@@ -271,8 +273,9 @@ class _Site(web.BaseSite):
 
     async def start(self) -> None:
         await super().start()
-        factory = self._runner.server
-        assert factory is not None  # noqa: S101  (BaseSite made sure)
+        server = self._runner.server
+        assert server is not None  # noqa: S101  (BaseSite made sure)
+        factory = protocols(server, lambda error: problem_response(error, fit_request_id("")))
         self._server = await asyncio.get_running_loop().create_server(
             self._front.attach(factory) if self._front else factory,
             *self._address,

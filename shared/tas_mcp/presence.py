@@ -69,7 +69,7 @@ class Presences:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Presences"]:
-        async with self._connection.subscribed(subjects.ALL_PRESENCE, self._hear):
+        async with self._connection.subscribed(subjects.presence(self._service, "*"), self._hear):
             with self._connection.watched(up=self._ask):
                 yield self
 

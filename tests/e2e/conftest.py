@@ -47,3 +47,4 @@ async def arrived(world: World, name: str, *event_ids: str, seconds: float = 20.
 async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     async with receiving() as receiver, running(tmp_path_factory.mktemp("system")) as system:
         yield World(system, receiver)
+        assert system.violations == []

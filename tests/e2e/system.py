@@ -8,6 +8,8 @@ import asyncio
 import ctypes
 import os
 import random
+import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -47,14 +49,9 @@ SETTINGS = {
 }
 """Shorter waits than in production, so that what a killed process held comes back soon; targets may be on this machine, and
 nobody needs a key."""
-NATS = """\
-host: 127.0.0.1
-port: {port}
-max_payload: 8MB
-max_pending: 256MB
-feature_flags {{ js_ack_fc_v2: false }}
-jetstream {{ store_dir: "{store}", max_file_store: 2GB, max_memory_store: 64MB }}
-"""
+NATS = TREE / "deploy" / "nats"
+"""The configuration of the broker is the one that we ship: each service may do there what it may in production."""
+VIOLATION = re.compile(r"^.*(?:Publish|Subscription) Violation.*$", re.MULTILINE)
 
 
 class Answer(NamedTuple):
@@ -146,6 +143,14 @@ class Program:
         return self._log.read_text(errors="replace")[-characters:] if self._log.exists() else ""
 
 
+def broker(folder: Path, port: int, passwords: Mapping[str, str], config: str = "nats.conf", **environ: str) -> Program:
+    """The broker as we ship it, not started yet. It stores in the folder, and lets in users with these passwords."""
+    given = {f"TAS_NATS_{name.upper()}_PASSWORD": password for name, password in passwords.items()}
+    given |= {"TAS_NATS_STORE_KEY": "", "TAS_NATS_SYNC_INTERVAL": "120s", **environ}
+    flags = ["-a", "127.0.0.1", "-p", str(port), "-sd", str(folder / "js"), "-c", str(NATS / config)]
+    return Program("nats", [str(BIN / "nats-server"), *flags], given, folder / "nats.log")
+
+
 class System:
     """The programs, and what tests ask of them."""
 
@@ -157,16 +162,18 @@ class System:
         self.ops_ports = {name: free_port() for name in SERVICES}
         self.ingest = f"http://127.0.0.1:{self.http_port}"
         self.control = f"http://127.0.0.1:{self.control_port}"
-        config = folder / "nats.conf"
-        config.write_text(NATS.format(port=self.nats_port, store=folder / "js"))
-        nats = Program("nats", [str(BIN / "nats-server"), "-c", str(config)], {}, folder / "nats.log")
+        self.forgiven: list[str] = []
+        self.passwords = {name: secrets.token_hex(32) for name in (*SERVICES, "system")}
+        nats = broker(folder, self.nats_port, self.passwords)
         self.programs = {"nats": nats, **{name: self.service(name, self._http_port(name)) for name in SERVICES}}
 
     def service(self, name: str, http_port: int, *options: str, label: str = "", **settings: Any) -> Program:
         """A process of one of the services, not started yet."""
         label = label or name
         ops_port = self.ops_ports.setdefault(label, free_port())
-        environ = {"TAS_NATS_URL": f"nats://127.0.0.1:{self.nats_port}", "TAS_OPS_PORT": str(ops_port), **self._settings}
+        login = {"TAS_NATS_USER": name, "TAS_NATS_PASSWORD": self.passwords[name]}
+        url = {"TAS_NATS_URL": f"nats://127.0.0.1:{self.nats_port}", "TAS_OPS_PORT": str(ops_port)}
+        environ = {**url, **login, **self._settings}
         if http_port:
             environ["TAS_HTTP_PORT"] = str(http_port)
         environ |= {f"TAS_{key.upper()}": str(value) for key, value in settings.items()}
@@ -268,6 +275,12 @@ class System:
         except AssertionError as error:
             answer = await self.try_call("GET", STATS)
             raise AssertionError(f"{error}: {answer and answer.body}") from None
+
+    @property
+    def violations(self) -> list[str]:
+        """What clients were refused by the broker, as its log tells, but for what was ``forgiven``."""
+        found = VIOLATION.findall(self.programs["nats"].tail(100_000_000))
+        return [each for each in found if each not in self.forgiven]
 
     def close(self) -> None:
         for program in self.programs.values():

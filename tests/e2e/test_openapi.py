@@ -32,7 +32,7 @@ from tas_mcp import subjects, submission
 from tas_mcp.messages import EventError, RefusedEvent, encode
 from tests.e2e import gateway
 from tests.nats_server import NatsServer
-from tests.services.control.rig import DEAD, REJECTED, SCHEMAS, TARGETS, event, letter, target
+from tests.services.control.rig import DEAD, KEYS, REJECTED, SCHEMAS, TARGETS, event, letter, target
 from tests.shared.rig import linked
 
 DOCUMENT = document()
@@ -142,7 +142,7 @@ def test_the_examples_of_an_operation_work(served: Served, method: str, path: st
     operation = api[path][method]
     for media_type, example in bodies(DOCUMENT["paths"][path][method.lower()]):
         known = prepare(served)
-        ids = {DEAD: known["dead"], REJECTED: known["rejected"]}
+        ids = {DEAD: known["dead"], REJECTED: known["rejected"], KEYS: known["key"]}
         values = {**known, "id": next((found for root, found in ids.items() if path.startswith(root)), known["id"])}
         parameters = {each.name: values.get(each.name, each.definition.get("example")) for each in operation.path_parameters}
         body = example
@@ -155,8 +155,8 @@ def test_the_examples_of_an_operation_work(served: Served, method: str, path: st
 
 
 def prepare(served: Served) -> dict[str, str]:
-    """Make what an example is about: a target with a revision, a dead letter, a schema, a refused event. Their names, which
-    nobody can know before. Schemas that were made up before go: they could refuse the examples."""
+    """Make what an example is about: a target with a revision, a dead letter, a schema, a refused event, a key. Their names,
+    which nobody can know before. Schemas that were made up before go: they could refuse the examples."""
     target_id = f"example-{next(_numbers)}"
     stored = requests.put(f"{served.base}{TARGETS}/{target_id}", json=target(target_id), timeout=10)
     revision = stored.headers["ETag"].strip('"')
@@ -164,7 +164,16 @@ def prepare(served: Served) -> dict[str, str]:
         requests.delete(f"{served.base}{SCHEMAS}/{quote(schema['event_type'], safe='')}", timeout=10).raise_for_status()
     requests.put(f"{served.base}{SCHEMAS}/{target_id}", json={"schema": True}, timeout=10).raise_for_status()
     dead, rejected = asyncio.run(bury(served.nats_url, target_id))
-    return {"id": target_id, "name": target_id, "number": revision, "other": revision, "dead": dead, "rejected": rejected}
+    key = requests.post(f"{served.base}{KEYS}", json={"name": target_id, "scopes": ["admin"]}, timeout=10).json()["id"]
+    return {
+        "key": key,
+        "id": target_id,
+        "name": target_id,
+        "number": revision,
+        "other": revision,
+        "dead": dead,
+        "rejected": rejected,
+    }
 
 
 async def bury(url: str, target_id: str) -> tuple[str, str]:

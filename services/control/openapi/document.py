@@ -6,10 +6,13 @@ from typing import Any, get_args
 
 import yaml
 
+from services.control.access import OPEN, SCOPES
+from services.control.api_keys import NewKey, Rotation
 from services.control.api_revisions import Rollback, RollbackOfAll
 from services.control.api_trials import Backtest, Explain, RuleTest, Sample
 from services.control.openapi.structs import components, reference
 from tas_mcp import __version__
+from tas_mcp.callers import SCOPES as ALL_SCOPES
 from tas_mcp.http import STATUS, Problem
 from tas_mcp.messages import Attempt, AuditRecord, Trial
 from tas_mcp.routing import OPERATORS
@@ -27,13 +30,15 @@ STRUCTS = (
     Explain,
     Trial,
     SchemaDocument,
+    NewKey,
+    Rotation,
     Problem,
     Attempt,
     AuditRecord,
 )
 """What defines the schemas, together with all that these hold."""
 
-GROUPS = ("events", "streams", "targets", "revisions", "trials", "schemas", "dead_letters", "audit", "operations")
+GROUPS = ("events", "streams", "targets", "revisions", "trials", "schemas", "dead_letters", "keys", "audit", "operations")
 """The files of routes, in the order in which they are shown."""
 
 
@@ -41,15 +46,31 @@ def document() -> dict[str, Any]:
     """The whole description, decoded.
 
     Raises:
-        ValueError: two files say different things of the same member, or one says something of a Struct that has it not.
+        ValueError: two files say different things of the same member, one says something of a Struct that has it not, or nobody
+            says who may use a route.
     """
     found: dict[str, Any] = {}
     for name in ("common", *GROUPS):
         _merge(found, _read(name), "")
     found["info"]["version"] = __version__
     _merge(found["components"]["schemas"], _schemas(found["structs"]), "/components/schemas")
-    order = ("openapi", "info", "servers", "tags", "paths", "components")
+    for method, path, operation in operations(found):
+        _secure(operation, (method, path))
+    order = ("openapi", "info", "servers", "security", "tags", "paths", "components")
     return {name: found[name] for name in order}
+
+
+def _secure(operation: dict[str, Any], route: tuple[str, str]) -> None:
+    """Say which scope an operation needs: by the table of our own routes, or the ``x-scope`` of another service's."""
+    if route in OPEN or ("Operations" in operation["tags"] and route not in SCOPES):
+        operation["security"] = []
+        return
+    scope = operation.setdefault("x-scope", SCOPES.get(route))
+    if scope not in ALL_SCOPES:
+        raise ValueError(f"openapi: {' '.join(route)} needs an x-scope: one of {', '.join(sorted(ALL_SCOPES))}")
+    operation["description"] = f"{operation.get('description', '').strip()}\n\nNeeds the scope `{scope}`.".strip()
+    for status, name in (("401", "Unauthorized"), ("403", "Forbidden")):
+        operation["responses"].setdefault(status, {"$ref": f"#/components/responses/{name}"})
 
 
 def _schemas(notes: dict[str, Any]) -> dict[str, Any]:

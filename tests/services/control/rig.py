@@ -24,7 +24,10 @@ TARGETS = "/api/v1/forwarding/targets"
 DEAD = "/api/v1/dead-letters"
 SCHEMAS = "/api/v1/schemas"
 REJECTED = "/api/v1/rejected"
+KEYS = "/api/v1/keys"
 POLL_SECONDS = 10.0
+ADMIN = "an-admin-key-of-at-least-32-characters"
+"""The bootstrap key of a rig that asks for keys."""
 
 
 class Answer(NamedTuple):
@@ -46,6 +49,10 @@ class Rig(NamedTuple):
     async def call(self, method: str, path: str, **options: Any) -> Answer:
         async with self.session.request(method, self.base + path, **options) as answer:
             return Answer(answer.status, await answer.json(content_type=None), answer.headers)
+
+    async def call_with(self, key: str, method: str, path: str, **options: Any) -> Answer:
+        """With an API key."""
+        return await self.call(method, path, headers={"Authorization": f"Bearer {key}"}, **options)
 
     async def deliver(self, target_id: str, seq: int = 1) -> None:
         """What process does: a delivery for the target."""

@@ -2,33 +2,13 @@
 
 import re
 import secrets
-from collections.abc import AsyncIterator
-from typing import Any
-
-import pytest
 
 from services.control.access import OPEN, SCOPES
 from tas_mcp import subjects
 from tas_mcp.auth import keys
 from tas_mcp.callers import SCOPES as ALL_SCOPES
 from tas_mcp.messages import encode
-from tests.nats_server import NatsServer
-from tests.services.control.conftest import ready
-from tests.services.control.rig import TARGETS, Answer, Rig, running, target, until
-
-ADMIN = "an-admin-key-of-at-least-32-characters"
-
-
-@pytest.fixture
-async def locked(nats: NatsServer) -> AsyncIterator[Rig]:
-    """The service, which asks for keys."""
-    async with running(nats.url, auth="auto", admin_key=ADMIN) as found:
-        await until(lambda: ready(found))
-        yield found
-
-
-async def call(rig: Rig, key: str, method: str, path: str, **options: Any) -> Answer:
-    return await rig.call(method, path, headers={"Authorization": f"Bearer {key}"}, **options)
+from tests.services.control.rig import TARGETS, Rig, target, until
 
 
 async def key_for(rig: Rig, *scopes: str) -> str:
@@ -38,7 +18,7 @@ async def key_for(rig: Rig, *scopes: str) -> str:
     await rig.publisher.store(subjects.bucket_key(subjects.KEYS_BUCKET, keys.id_of(text)), encode(document))
 
     async def in_force() -> bool:
-        return (await call(rig, text, "GET", TARGETS)).status != 401
+        return (await rig.call_with(text, "GET", TARGETS)).status != 401
 
     await until(in_force)
     return text
@@ -63,7 +43,7 @@ async def test_every_route_asks_for_its_scope(locked: Rig) -> None:
     for scope in sorted(ALL_SCOPES - {"admin"}):
         key = await key_for(locked, scope)
         for (method, path), wanted in SCOPES.items():
-            answer = await call(locked, key, method, concrete(path))
+            answer = await locked.call_with(key, method, concrete(path))
             refused = answer.status == 403 and answer.body["code"] == "FORBIDDEN"
             assert refused is (scope != wanted), (method, path, scope)
             if refused:
@@ -72,7 +52,7 @@ async def test_every_route_asks_for_its_scope(locked: Rig) -> None:
 
 async def test_a_change_has_its_author(locked: Rig) -> None:
     key = await key_for(locked, "targets:write", "targets:read", "admin")
-    assert (await call(locked, key, "PUT", f"{TARGETS}/orders", json=target())).status == 200
-    revisions = (await call(locked, key, "GET", f"{TARGETS}/orders/revisions")).body["items"]
-    records = (await call(locked, key, "GET", "/api/v1/audit/log")).body["items"]
+    assert (await locked.call_with(key, "PUT", f"{TARGETS}/orders", json=target())).status == 200
+    revisions = (await locked.call_with(key, "GET", f"{TARGETS}/orders/revisions")).body["items"]
+    records = (await locked.call_with(key, "GET", "/api/v1/audit/log")).body["items"]
     assert revisions[0]["author"] == records[0]["author"] == f"ci/{keys.id_of(key)}"

@@ -9,6 +9,7 @@ from typing import Any
 
 from services.forward.main import main
 from services.forward.storage import Storage
+from services.forward.targets.grpc import Grpc
 from services.forward.targets.http import Http
 from tas_mcp.broker import Pulled
 from tas_mcp.outcomes import Outcomes
@@ -56,6 +57,8 @@ def after_awaited(step: Step, strike: Countdown) -> Step:
 POINTS: dict[str, tuple[type, str, Callable[[Step, Countdown], Step]]] = {
     "before the send": (Http, "send", before),
     "after the send": (Http, "send", after_awaited),
+    "before the batch": (Grpc, "send_batch", before),
+    "after the batch": (Grpc, "send_batch", after_awaited),
     "before the dead letter": (Storage, "bury", before),
     "after the dead letter": (Storage, "bury", after_awaited),
     "before parking": (Storage, "park", before),

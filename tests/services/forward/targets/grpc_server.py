@@ -11,7 +11,8 @@ from tas_mcp.v1 import mcp_pb2, mcp_pb2_grpc
 
 
 class GrpcServer(mcp_pb2_grpc.MCPServiceServicer):
-    """Takes events. ``code`` refuses every call, ``batch_code`` batches; ``batch`` answers them another way."""
+    """Takes events. ``code`` refuses every call, ``batch_code`` batches; ``batch`` answers them another way; the events of
+    ``unwanted`` are not taken alone."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -23,6 +24,7 @@ class GrpcServer(mcp_pb2_grpc.MCPServiceServicer):
         self.deadlines: list[float] = []
         self.code: grpc.StatusCode | None = None
         self.batch_code: grpc.StatusCode | None = None
+        self.unwanted: frozenset[str] = frozenset()
         self.details = "so it is"
         self.trailers: tuple[tuple[str, str | bytes], ...] = ()
         self.response = mcp_pb2.IngestEventResponse(success=True, status="accepted")
@@ -30,6 +32,8 @@ class GrpcServer(mcp_pb2_grpc.MCPServiceServicer):
 
     async def IngestEvent(self, request: Any, context: Any) -> mcp_pb2.IngestEventResponse:  # noqa: N802
         await self._look(context)
+        if request.event_id in self.unwanted:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, self.details)
         self.seen.append(mcp_pb2.Event.FromString(request.SerializeToString()))
         return self.response
 
