@@ -20,6 +20,7 @@ PURE = (
     "tas_mcp.errors",
     "tas_mcp.callers",
     "tas_mcp.chain",
+    "tas_mcp.auth.certificates",
     "tas_mcp.auth.credentials",
     "tas_mcp.auth.failures",
     "tas_mcp.auth.keys",

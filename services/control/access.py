@@ -13,6 +13,7 @@ from tas_mcp.auth import Authentication
 from tas_mcp.callers import Scope
 from tas_mcp.errors import TasError
 from tas_mcp.http import Handler, failure, request_id
+from tas_mcp.tls import names
 
 SCHEMA = "/api/v1/schemas/{name}"
 KEYS = "/api/v1/keys"
@@ -81,7 +82,7 @@ def guard(auth: Authentication, routes: Sequence[web.RouteDef]) -> list[web.Rout
 def _guarded(auth: Authentication, scope: Scope, handler: Handler) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         try:
-            caller = auth.caller(request.headers.items(), request.remote or "")
+            caller = auth.caller(request.headers.items(), request.remote or "", names(request.transport))
             caller.require(scope)
         except TasError as error:
             return failure(error, request, request_id(request))

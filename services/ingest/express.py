@@ -30,6 +30,7 @@ from tas_mcp import telemetry
 from tas_mcp.auth import Authentication
 from tas_mcp.errors import Rejected, TasError
 from tas_mcp.http import HEADER_SECONDS, ProtocolFactory, fit_request_id
+from tas_mcp.tls import names
 
 log = telemetry.logger("express")
 
@@ -138,6 +139,7 @@ class Connection(asyncio.Protocol):
         "_ending",
         "_express",
         "_handing",
+        "_names",
         "_owed",
         "_peer",
         "_reading",
@@ -159,10 +161,12 @@ class Connection(asyncio.Protocol):
         self._waiting_for: Head | None = None
         self._transport: asyncio.Transport
         self._peer = ""
+        self._names: tuple[str, ...] = ()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._peer = peer(transport)
+        self._names = names(transport)
         if not self._express.opened(self):
             log.warning("a connection was closed at once: there are too many, or none are taken any more")
             self.abort()
@@ -269,7 +273,7 @@ class Connection(asyncio.Protocol):
         try:
             if express.addresses is not None:
                 express.addresses.admit(self._peer, head.forwarded, self._since)
-            caller = express.auth.identify(head.credential, self._peer)
+            caller = express.auth.identify(head.credential, self._peer, self._names)
         except TasError as error:
             counted.count(error)
             slot.settle(error)

@@ -17,6 +17,7 @@ from services.ingest.settings import Settings
 from tas_mcp.auth import Authentication
 from tas_mcp.errors import Overloaded, Rejected, TasError
 from tas_mcp.http import Handler, answering, failure, problem_response, read_body, request_id
+from tas_mcp.tls import names
 
 
 def routes(
@@ -68,7 +69,7 @@ def take_one(settings: Settings, intake: Intake, auth: Authentication) -> Handle
     counted = {form.protocol: Counted(form.protocol) for form in (JSON, BINARY)}
 
     async def take(request: web.Request) -> web.StreamResponse:
-        caller = auth.caller(request.headers.items(), request.remote or "")
+        caller = auth.caller(request.headers.items(), request.remote or "", names(request.transport))
         form = asked(request, many=False)
         body = await read_event(request, settings.body_seconds, form)
         future: asyncio.Future[Accepted | TasError] = asyncio.get_running_loop().create_future()
@@ -96,7 +97,7 @@ def take_batch(settings: Settings, intake: Intake, auth: Authentication) -> Hand
     counted = {form.protocol: Counted(form.protocol) for form in (ARRAY, BATCHED)}
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        caller = auth.caller(request.headers.items(), request.remote or "")
+        caller = auth.caller(request.headers.items(), request.remote or "", names(request.transport))
         caller.require("events:write")
         form = asked(request, many=True)
         body = await read_event(request, settings.body_seconds, form)

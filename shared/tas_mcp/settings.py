@@ -75,6 +75,8 @@ class PublicSettings(ServiceSettings, frozen=True, kw_only=True, forbid_unknown_
     """The authorities whose client certificates are taken, PEM."""
     tls_client: Annotated[str, Meta(pattern="^(optional|required)$")] = "optional"
     """Whether a client must have a certificate, once ``tls_client_ca_file`` is set."""
+    tls_callers: str = ""
+    """What the names in client certificates may do: ``spiffe://example.org/shop/* = events:write, ops.example.org = admin``."""
 
 
 S = TypeVar("S", bound=ServiceSettings)

@@ -144,6 +144,8 @@ def certificates(settings: PublicSettings, seconds: float = LOOK_SECONDS) -> Cer
         Misconfigured: they do not go together, or the files cannot be used.
     """
     files = Files(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
+    if settings.tls_callers and not files.client_ca:
+        raise Misconfigured("TAS_TLS_CALLERS needs TAS_TLS_CLIENT_CA_FILE: the authority whose certificates bear these names")
     if not any(files):
         return None
     if not (files.certificate and files.key):
@@ -151,10 +153,11 @@ def certificates(settings: PublicSettings, seconds: float = LOOK_SECONDS) -> Cer
     return Certificates(files, settings.tls_client == "required", seconds)
 
 
-def names(peer_certificate: dict[str, Any] | None) -> tuple[str, ...]:
-    """The names of a client, from what its transport tells as ``peercert``: the URIs (SPIFFE ids among them) and the DNS names
-    among its certificate's subject alternative names, URIs first. Its common name is none."""
-    found = (peer_certificate or {}).get("subjectAltName", ())
+def names(transport: asyncio.BaseTransport | None) -> tuple[str, ...]:
+    """The names of the client at the other end: the URIs (SPIFFE ids among them) and the DNS names among the subject alternative
+    names of its certificate, URIs first; none without a certificate. The common name is none."""
+    certificate: dict[str, Any] = (transport and transport.get_extra_info("peercert")) or {}
+    found = certificate.get("subjectAltName", ())
     return tuple(name for kind in ("URI", "DNS") for each, name in found if each == kind)
 
 

@@ -1,6 +1,8 @@
 """The gateway behind TLS, as docs/security.md says, from its processes to a client on a socket."""
 
 import asyncio
+import io
+import json
 import re
 import shlex
 import shutil
@@ -83,6 +85,43 @@ async def test_certificates_change_under_load_and_no_client_notices(tmp_path: Pa
     assert len(accepted) > 12
     assert set(accepted) == {200}
     assert "Traceback" not in dev.err
+
+
+async def test_a_certificate_says_who_calls(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text(AUTHORITY.certificate)
+    clients = {name: AUTHORITY.issue(name, uri=f"spiffe://example.org/{name}") for name in ("shop", "ops", "other")}
+    settings = {
+        "TAS_AUTH": "keys",
+        "TAS_TLS_CLIENT_CA_FILE": str(tmp_path / "ca.pem"),
+        "TAS_TLS_CALLERS": "spiffe://example.org/shop = events:write, spiffe://example.org/o*s = admin",
+    }
+    dev = Dev(tmp_path, "--ephemeral", environ={**write(tmp_path), **settings}).running()
+
+    async def answers(name: str) -> list[int]:
+        """To an event on the express lane, to one that aiohttp takes, and to a request of the management API."""
+        context = ssl.create_default_context(cadata=AUTHORITY.certificate)
+        if name:
+            own = tmp_path / "own.pem"
+            own.write_text(clients[name].certificate + clients[name].key)
+            context.load_cert_chain(own)
+        body = json.dumps(event("cert")).encode()
+        headers = {"Content-Type": "application/json"}
+        connector = aiohttp.TCPConnector(ssl=context, force_close=True)
+        async with aiohttp.ClientSession(f"https://localhost:{dev.ports.http}", connector=connector, headers=headers) as session:
+            found = []
+            for method, path, given in (("POST", EVENTS, body), ("POST", EVENTS, io.BytesIO(body)), ("GET", TARGETS, None)):
+                chunked = True if isinstance(given, io.BytesIO) else None
+                async with session.request(method, path, data=given, chunked=chunked) as answer:
+                    found.append(answer.status)
+            return found
+
+    try:
+        assert await answers("shop") == [200, 200, 403]
+        assert await answers("ops") == [200, 200, 200]
+        assert await answers("other") == [401, 401, 401]
+        assert await answers("") == [401, 401, 401]
+    finally:
+        dev.close()
 
 
 @pytest.mark.skipif(not (shutil.which("curl") and shutil.which("openssl")), reason="the commands are those of openssl and curl")

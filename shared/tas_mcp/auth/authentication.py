@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 
 from tas_mcp import subjects, telemetry
 from tas_mcp.auth import keys
+from tas_mcp.auth.certificates import Certified
 from tas_mcp.auth.credentials import credential
 from tas_mcp.auth.failures import AuthenticationFailed, Failure, Told
 from tas_mcp.auth.keyring import Keyring
@@ -49,6 +50,7 @@ class Authentication:
         _check_open(settings)
         self._clock = clock
         self._keyring = Keyring()
+        self._certified = Certified(settings.tls_callers)
         self._follower = Follower(connection, subjects.KEYS_BUCKET, self._use)
         self._announcer = Announcer(connection, PRESENCE, lambda: self._keyring.revision)
         self._admin = _admin(settings.admin_key)
@@ -70,8 +72,11 @@ class Authentication:
             await self._follower.first(LOAD_SECONDS)
             yield self
 
-    def caller(self, headers: Iterable[tuple[str | bytes, str | bytes]], address: str = "") -> Caller:
-        """Who sends a request with these headers (or gRPC metadata), from this address: see ``credentials`` and ``identify``."""
+    def caller(
+        self, headers: Iterable[tuple[str | bytes, str | bytes]], address: str = "", names: tuple[str, ...] = ()
+    ) -> Caller:
+        """Who sends a request with these headers (or gRPC metadata), from this address, with these names in its client
+        certificate: see ``credentials`` and ``identify``."""
         if not self.enabled:
             return ANYBODY
         try:
@@ -79,10 +84,10 @@ class Authentication:
         except AuthenticationFailed as error:
             self._tell(error, address)
             raise
-        return self.identify(given, address)
+        return self.identify(given, address, names)
 
-    def identify(self, credential: str, address: str = "") -> Caller:
-        """Who comes with this credential (``""``: none).
+    def identify(self, credential: str, address: str = "", names: tuple[str, ...] = ()) -> Caller:
+        """Who comes with this credential (``""``: none); without one, whom the ``names`` of the client's certificate stand for.
 
         Raises:
             AuthenticationFailed: it is none, unknown, revoked or expired.
@@ -91,14 +96,20 @@ class Authentication:
         if not self.enabled:
             return ANYBODY
         try:
-            return self._look_up(credential)
+            return self._look_up(credential) if credential else self._certify(names)
         except AuthenticationFailed as error:
             self._tell(error, address)
             raise
 
+    def _certify(self, names: tuple[str, ...]) -> Caller:
+        if caller := self._certified.caller(names):
+            return caller
+        detail = "send an API key: as `Authorization: Bearer <key>` or as `X-API-Key: <key>`"
+        if names:
+            detail += f"; the certificate's names ({', '.join(names)}) stand for nobody here"
+        raise AuthenticationFailed("missing", detail)
+
     def _look_up(self, given: str) -> Caller:
-        if not given:
-            raise AuthenticationFailed("missing", "send an API key: as `Authorization: Bearer <key>` or as `X-API-Key: <key>`")
         digest = keys.digest(given)
         if self._admin is not None and hmac.compare_digest(self._admin, digest):
             return BOOTSTRAP
@@ -138,7 +149,7 @@ def _admin(key: str) -> bytes | None:
 
 
 def _check_open(settings: PublicSettings) -> None:
-    if settings.auth == "auto" and not settings.admin_key and not on_loopback(settings.host):
+    if settings.auth == "auto" and not (settings.admin_key or settings.tls_callers or on_loopback(settings.host)):
         raise Misconfigured(
             f"TAS_HOST={settings.host} lets others in, and nothing says whom: set TAS_ADMIN_KEY_FILE to a file with a key of "
             "yours, TAS_AUTH=keys where keys were made already, or TAS_AUTH=none to let in everybody"

@@ -18,7 +18,7 @@ def authentication(**settings: Any) -> Authentication:
     return Authentication(Connection([], "test"), PublicSettings(**settings))
 
 
-@pytest.mark.parametrize("settings", [{"admin_key": ADMIN}, {"auth": "keys"}, {"auth": "none"}])
+@pytest.mark.parametrize("settings", [{"admin_key": ADMIN}, {"auth": "keys"}, {"auth": "none"}, {"tls_callers": "a = admin"}])
 def test_others_may_reach_it_once_it_is_said_who_may_come_in(settings: dict[str, str]) -> None:
     authentication(host="0.0.0.0", **settings)
 
@@ -46,6 +46,16 @@ def test_where_keys_are_off_anybody_comes_in_with_anything() -> None:
     off = authentication(auth="none")
     assert off.identify("wrong") is ANYBODY
     assert off.caller([("Authorization", "Basic eDp5")]) is ANYBODY
+
+
+def test_a_certificate_stands_for_who_comes_without_a_credential() -> None:
+    auth = authentication(admin_key=ADMIN, tls_callers="shop.example = events:write")
+    shop = auth.caller([], "10.0.0.1", ("spiffe://example/shop", "shop.example"))
+    assert (shop.name, set(shop.scopes)) == ("cert:shop.example", {"events:write"})
+    assert auth.caller([("X-API-Key", ADMIN)], "10.0.0.1", ("shop.example",)).name == "bootstrap"
+    for headers, names in (([], ("other.example",)), ([], ()), ([("X-API-Key", "wrong")], ("shop.example",))):
+        with pytest.raises(AuthenticationFailed):
+            auth.caller(headers, "10.0.0.1", names)
 
 
 def test_the_bootstrap_key_may_do_everything() -> None:
