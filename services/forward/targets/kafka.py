@@ -4,8 +4,9 @@ aiokafka's producer can wedge, or wait for ever (its issues 517, 759, 1017, 1101
 send that failed, or was given up unanswered, the next one begins with a new producer. Idempotence is off: with it a batch never
 expires, and some troubles of a broker never end. A record may so be there twice, which its ``webhook-id`` tells.
 
-The guard looks at the brokers that the target names, and at those that they name when a producer begins. It cannot see to which
-address aiokafka connects then: who may not trust the owners of targets keeps Kafka's ports closed to forward.
+The guard looks at the brokers that the target names, and at those that they name, before each connection. Without TLS the address
+that it gave is the one connected to. With TLS it is the name, which aiokafka resolves again: whoever answers then must hold a
+certificate for it.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from contextlib import aclosing, suppress
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer, errors
+from aiokafka.client import AIOKafkaClient, ConnectionGroup
 
 from services.forward import cloudevents
 from services.forward.formats import FORMATS
@@ -71,6 +73,7 @@ class Kafka:
         self._key = compile_text(config.key) if config.key else None
         self._format = config.format
         self._headers = [(name, value.encode()) for name, value in config.headers.items()]
+        self._secure = config.tls is not None
         self._options = _options(target)
         self._timeout = float(config.timeout)
         self._current: _Starting | None = None
@@ -192,9 +195,12 @@ class Kafka:
         return _Record(topic, key, value, [*((name, value.encode()) for name, value in own.items()), *self._headers])
 
     async def _start(self) -> AIOKafkaProducer:
+        servers: list[str] = []
         for host, port in self._brokers:
-            await self._guard.resolve(host, port)
-        producer = AIOKafkaProducer(**self._options)
+            found = [str(each[4][0]) for each in await self._guard.resolve(host, port)]
+            servers += [f"[{each}]:{port}" if ":" in each else f"{each}:{port}" for each in ([host] if self._secure else found)]
+        producer = AIOKafkaProducer(bootstrap_servers=servers, **self._options)
+        _watch(producer.client, self._guard, pin=not self._secure)
         try:
             await producer.start()
             for broker in producer.client.cluster.brokers():
@@ -212,6 +218,27 @@ class Kafka:
         task = asyncio.create_task(_end(producer, self._timeout))
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
+
+
+def _watch(client: AIOKafkaClient, guard: Guard, *, pin: bool) -> None:
+    """Have the guard look at each broker before it is connected to: they name others at any time. ``pin``: connect to the
+    address that it gave. One that it does not let through is away to the client."""
+    connect = client._get_conn
+
+    async def watched(node_id: Any, *, group: Any = ConnectionGroup.DEFAULT, no_hint: bool = False) -> Any:
+        known = client._conns.get((node_id, group))
+        broker = client.cluster.broker_metadata(node_id)
+        if broker is not None and (known is None or not known.connected()):
+            try:
+                found = await guard.resolve(broker.host, broker.port)
+            except (Failed, Refused, OSError, UnicodeError):
+                client.force_metadata_update()
+                return None
+            if pin:
+                client.cluster._brokers[node_id] = broker._replace(host=str(found[0][4][0]))
+        return await connect(node_id, group=group, no_hint=no_hint)
+
+    client._get_conn = watched
 
 
 async def _end(starting: _Starting, seconds: float) -> None:
@@ -250,7 +277,6 @@ def _options(target: KafkaTarget) -> dict[str, Any]:
     sasl, secure = config.sasl, config.tls is not None
     protocol = ("SASL_SSL" if secure else "SASL_PLAINTEXT") if sasl else ("SSL" if secure else "PLAINTEXT")
     return {
-        "bootstrap_servers": [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in target.brokers],
         "client_id": "tas-mcp",
         "acks": "all",
         "enable_idempotence": False,

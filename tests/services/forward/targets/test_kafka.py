@@ -4,7 +4,8 @@ import asyncio
 import socket
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,31 @@ async def test_the_guard_is_asked_for_the_brokers_named_and_for_those_that_they_
         with pytest.raises(Refused, match="private"):
             await sender.send(event())
     assert len(asked) == 2
+
+
+def resolving(answers: Iterable[str]) -> Guard:
+    """A guard that lets loopback through; for each question of it a name has the next address."""
+    found = iter(answers)
+
+    async def lookup(host: str, port: int) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (next(found), port))]
+
+    return Guard(networks("127.0.0.1"), lookup=lookup)
+
+
+async def test_the_address_that_the_guard_gave_is_connected_to(topic: str) -> None:
+    port = ADDRESS.rpartition(":")[2]
+    async with open_sender(target(topic, f"only-the-guard-knows.test:{port}"), resolving(repeat("127.0.0.1"))) as sender:
+        assert await sender.send(event()) == 200
+
+
+async def test_a_broker_is_looked_at_again_before_each_connection(topic: str) -> None:
+    """Asked for the one named, for the one that it names, and when that is connected to."""
+    answers = ["127.0.0.1", "127.0.0.1", *["10.0.0.1"] * 100]
+    async with open_sender(target(topic, timeout="3s"), resolving(answers)) as sender:
+        with pytest.raises((Failed, Refused, TimeoutError)):
+            async with asyncio.timeout(5):
+                await sender.send(event())
 
 
 async def test_after_a_failure_it_begins_with_new_connections(topic: str) -> None:
