@@ -4,6 +4,7 @@ from aiohttp import web
 
 from tas_mcp.auth import Authentication, AuthenticationFailed, credential
 from tas_mcp.callers import Caller
+from tas_mcp.tls import names
 
 
 class Guest:
@@ -16,7 +17,8 @@ class Guest:
         """
         self._auth = auth
         self._address = request.remote or ""
-        auth.caller(request.headers.items(), self._address)
+        self._names = names(request.transport)
+        auth.caller(request.headers.items(), self._address, self._names)
         self._credential = credential(request.headers.items()) if auth.enabled else ""
 
     def caller(self) -> Caller:
@@ -26,7 +28,7 @@ class Guest:
             AuthenticationFailed: its credential does not hold any more.
             Unavailable: that cannot be told.
         """
-        return self._auth.identify(self._credential, self._address)
+        return self._auth.identify(self._credential, self._address, self._names)
 
     def confirm(self, caller: Caller) -> None:
         """Make sure that it still is this caller, who may do the same.

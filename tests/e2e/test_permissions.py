@@ -16,8 +16,10 @@ from tas_mcp.broker import Connection, Publisher
 from tas_mcp.errors import Unavailable
 from tests.e2e.conftest import World, arrived, event
 from tests.e2e.receiver import Reply, first
-from tests.e2e.system import DEAD, SERVICES, STATS, TARGETS, System, until
+from tests.e2e.system import DEAD, EVENTS, SERVICES, STATS, TARGETS, System, running, until
 
+KEYS = "/api/v1/keys"
+ADMIN = "an-admin-key-of-at-least-32-characters"
 INGEST, PROCESS, FORWARD, CONTROL = "ingest", "process", "forward", "control"
 EVERYBODY = frozenset(SERVICES)
 
@@ -243,3 +245,31 @@ async def test_every_kind_of_work_is_done_without_a_refusal(world: World) -> Non
     await system.drained()
     for name in SERVICES:
         assert "broker error" not in system.programs[name].tail(1_000_000), name
+
+
+async def test_keys_and_the_live_tail_need_no_more(tmp_path: Path) -> None:
+    async with running(tmp_path, TAS_AUTH="keys", TAS_ADMIN_KEY=ADMIN) as system:
+        admin = {"X-API-Key": ADMIN}
+        asked = {"name": "shop", "scopes": ["events:write", "events:read"]}
+        made = await system.call("POST", KEYS, json=asked, headers=admin)
+        assert made.status == 201, made.body
+
+        async def sends() -> int:
+            body, own = event("keys"), {"X-API-Key": made.body["key"]}
+            return (await system.call("POST", system.ingest + EVENTS, json=body, headers=own)).status
+
+        async def is_let_in() -> bool:
+            return await sends() == 200
+
+        async def is_refused() -> bool:
+            return await sends() == 401
+
+        await until(is_let_in, what="the key in force")
+        async with aiohttp.ClientSession(headers={"X-API-Key": made.body["key"]}) as session:
+            async with session.get(f"{system.ingest}{EVENTS}/stream?since=0") as stream:
+                assert stream.status == 200, await stream.text()
+                while b"keys.made" not in await asyncio.wait_for(stream.content.readline(), 10):
+                    pass
+        assert (await system.call("DELETE", f"{KEYS}/{made.body['id']}", headers=admin)).status == 200
+        await until(is_refused, what="the revocation in force")
+        assert system.violations == []

@@ -22,6 +22,7 @@ from tests.e2e.test_docs import blocks, commands
 from tests.shared.rig import until
 
 SECURITY = ROOT / "docs" / "security.md"
+STREAM = "/api/v1/events/stream"
 AUTHORITY = Authority()
 
 
@@ -98,7 +99,7 @@ async def test_a_certificate_says_who_calls(tmp_path: Path) -> None:
     dev = Dev(tmp_path, "--ephemeral", environ={**write(tmp_path), **settings}).running()
 
     async def answers(name: str) -> list[int]:
-        """To an event on the express lane, to one that aiohttp takes, and to a request of the management API."""
+        """To an event on the express lane, to one that aiohttp takes, to a request for the targets, and to a subscription."""
         context = ssl.create_default_context(cadata=AUTHORITY.certificate)
         if name:
             own = tmp_path / "own.pem"
@@ -109,17 +110,18 @@ async def test_a_certificate_says_who_calls(tmp_path: Path) -> None:
         connector = aiohttp.TCPConnector(ssl=context, force_close=True)
         async with aiohttp.ClientSession(f"https://localhost:{dev.ports.http}", connector=connector, headers=headers) as session:
             found = []
-            for method, path, given in (("POST", EVENTS, body), ("POST", EVENTS, io.BytesIO(body)), ("GET", TARGETS, None)):
+            asked = (("POST", EVENTS, body), ("POST", EVENTS, io.BytesIO(body)), ("GET", TARGETS, None), ("GET", STREAM, None))
+            for method, path, given in asked:
                 chunked = True if isinstance(given, io.BytesIO) else None
                 async with session.request(method, path, data=given, chunked=chunked) as answer:
                     found.append(answer.status)
             return found
 
     try:
-        assert await answers("shop") == [200, 200, 403]
-        assert await answers("ops") == [200, 200, 200]
-        assert await answers("other") == [401, 401, 401]
-        assert await answers("") == [401, 401, 401]
+        assert await answers("shop") == [200, 200, 403, 403]
+        assert await answers("ops") == [200, 200, 200, 200]
+        assert await answers("other") == [401, 401, 401, 401]
+        assert await answers("") == [401, 401, 401, 401]
     finally:
         dev.close()
 
