@@ -84,6 +84,7 @@ class Stage:
         self.nats_port = free_port()
         self.http_port = free_port()
         self.control_port = free_port()
+        self.grpc_port = free_port()
 
     def start(self, name: str, command: Sequence[str], cores: set[int], env: dict[str, str] | None = None) -> None:
         log = (self.folder / f"{name}.log").open("wb")
@@ -114,6 +115,8 @@ class Stage:
             "TAS_ALLOWED_NETWORKS": "127.0.0.0/8",
             "TAS_AUTH": "none",
         }
+        if name == "ingest":
+            env["TAS_GRPC_PORT"] = str(self.grpc_port)
         if name in ports:
             env["TAS_HTTP_PORT"] = str(ports[name])
         env |= {f"TAS_{key.upper()}": str(value) for key, value in settings.items()}

@@ -48,10 +48,12 @@ PURE = (
     "services.ingest.cloudevents",
     "services.ingest.filters",
     "services.ingest.forms",
+    "services.ingest.grpc.events",
     "services.ingest.heads",
     "services.ingest.pages",
     "services.ingest.paths",
     "services.ingest.rates",
+    "tas_mcp.v1",
     "tas_mcp.submission",
     "tas_mcp.signature",
 )
@@ -64,7 +66,7 @@ PURE_LIBRARIES = frozenset(
     __future__ abc base64 binascii bisect collections contextlib contextvars copy dataclasses datetime decimal difflib enum
     fnmatch functools hashlib heapq hmac ipaddress itertools json keyword math operator random re string struct sys textwrap types
     typing unicodedata urllib.parse zlib
-    cel cryptography httptools jsonata jsonschema_rs liquid msgspec re2 tenacity
+    cel cryptography google.protobuf httptools jsonata jsonschema_rs liquid msgspec re2 tenacity
     """.split()
 )
 

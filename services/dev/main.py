@@ -97,11 +97,12 @@ async def dev(options: Options, say: Callable[[str], None], show: Callable[[str,
             door = listening(app, main.host, main.http_port, what="TAS_HTTP_PORT", front=front, tls=context)
             port = await stack.enter_async_context(door)
             base = f"{'https' if context else 'http'}://{main.host}:{port}"
+            grpc = next(f"{main.host}:{runtime.ports['grpc']}" for runtime in runtimes if "grpc" in runtime.ports)
             if options.demo:
                 if context:
                     raise Misconfigured("--demo speaks to the gateway without TLS: unset TAS_TLS_CERT_FILE and TAS_TLS_KEY_FILE")
                 await stack.enter_async_context(demo(base, options.demo_port, main.admin_key, show))
-            say(welcome(base, url, data if options.data else None, options.demo, asks_for_keys(main)))
+            say(welcome(base, grpc, url, data if options.data else None, options.demo, asks_for_keys(main)))
             entered = stack.pop_all()
         await until(stop, entered, ops, main.drain_seconds)
 
@@ -123,7 +124,7 @@ def asks_for_keys(settings: IngestSettings) -> bool:
     return settings.auth == "keys" or (settings.auth == "auto" and (settings.admin_key != "" or not on_loopback(settings.host)))
 
 
-def welcome(base: str, nats: str, data: Path | None, demo: bool, keys: bool) -> str:
+def welcome(base: str, grpc: str, nats: str, data: Path | None, demo: bool, keys: bool) -> str:
     """What a new user is told."""
     target = (
         "Every event is shown below as it is delivered.\n\n"
@@ -135,6 +136,7 @@ def welcome(base: str, nats: str, data: Path | None, demo: bool, keys: bool) -> 
     return (
         f"TAS MCP is running.\n\n"
         f"  events and API   {base}/api/v1/\n"
+        f"  gRPC             {grpc}\n"
         f"  health, metrics  {base}/ready  {base}/metrics\n"
         f"  broker           {nats}\n"
         f"  data             {data or 'thrown away at the end (--ephemeral)'}\n"

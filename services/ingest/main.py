@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 from services.ingest import http
 from services.ingest.express import Express
+from services.ingest.grpc import server as grpc
 from services.ingest.intake import Intake
 from services.ingest.rates import Addresses, Allowance, Rates, Shares, Types
 from services.ingest.schemas import Schemas
@@ -51,7 +52,9 @@ async def ingest(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
         runtime.mount(http.routes(settings, intake, auth, lane, addresses), settings.max_batch_bytes + 1)
         for protocol in (Sockets(settings, intake, tail, auth, addresses), Streams(settings, tail, auth, addresses)):
             runtime.mount(protocol.routes(), 0, [protocol.drain])
-        yield
+        door = grpc.serve(settings, intake, auth, runtime.ops, addresses=addresses, shared=runtime.shared)
+        async with door as runtime.ports["grpc"]:
+            yield
 
 
 def limits(settings: Settings, shares: Shares) -> tuple[Rates | None, Types | None, Addresses | None]:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from tas_mcp.settings import Count, PublicSettings, Seconds
+from tas_mcp.settings import Count, Port, PublicSettings, Seconds
 
 Limit = Annotated[int, Meta(ge=0)]
 """0: no limit."""
@@ -13,6 +13,7 @@ Limit = Annotated[int, Meta(ge=0)]
 class Settings(PublicSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``TAS_HTTP_PORT=8081`` overrides ``http_port``."""
 
+    grpc_port: Port = 50051
     max_event_bytes: Count = 1_048_576
     max_batch_events: Count = 1000
     max_batch_bytes: Count = 10_485_760
@@ -28,6 +29,8 @@ class Settings(PublicSettings, frozen=True, kw_only=True, forbid_unknown_fields=
     """The largest body that the express lane takes."""
     max_connections: Count = 10_000
     """How many connections the express lane holds open."""
+    max_grpc_calls: Count = 10_000
+    """How many gRPC calls may be under way before more are refused with RESOURCE_EXHAUSTED."""
     body_seconds: float = 10.0
     """How long a client may take to send a request's body."""
     rate_requests: Limit = 0

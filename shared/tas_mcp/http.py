@@ -5,7 +5,6 @@ handler and turns what it raises into a problem, so that no answer is ever plain
 """
 
 import asyncio
-import errno
 import math
 import re
 import secrets
@@ -22,6 +21,7 @@ from msgspec import UNSET, Struct, UnsetType
 from tas_mcp import telemetry
 from tas_mcp.errors import Flaw, Misconfigured, Overloaded, Rejected, TasError, Unavailable
 from tas_mcp.http_protocol import protocols
+from tas_mcp.ports import refusal
 
 log = telemetry.logger("http")
 
@@ -328,8 +328,7 @@ async def listening(
             site = _Site(runner, host, port, reuse_port=reuse_port, drain_seconds=drain_seconds, front=front, tls=tls)
             await site.start()
         except OSError as error:
-            reason = "it is in use" if error.errno == errno.EADDRINUSE else (error.strerror or str(error))
-            raise Misconfigured(f"{what}: cannot listen on {host}:{port}: {reason}; set {what} to a free port") from None
+            raise Misconfigured(refusal(host, port, what, error)) from None
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()

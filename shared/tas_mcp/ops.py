@@ -20,11 +20,16 @@ Check = Callable[[], str]
 class Ops:
     """The state that the routes of ``routes`` show. Services add a check for each thing they depend on."""
 
-    def __init__(self, prefix: str = "", checks: dict[str, tuple[Check, Check]] | None = None) -> None:
+    def __init__(self, prefix: str = "", whole: "Ops | None" = None) -> None:
         self._started_at = time.monotonic()
         self._prefix = prefix
-        self._checks: dict[str, tuple[Check, Check]] = {} if checks is None else checks
+        self._whole = whole or self
+        self._checks: dict[str, tuple[Check, Check]] = whole._checks if whole else {}
         self.serving = False
+
+    @property
+    def uptime_seconds(self) -> float:
+        return time.monotonic() - self._started_at
 
     def check(self, name: str, check: Check, note: Check = lambda: "") -> None:
         """Count ``name`` as a dependency of readiness. ``note`` says what people should know of it while it is up."""
@@ -32,12 +37,12 @@ class Ops:
 
     def part(self, name: str) -> "Ops":
         """The ops of one of several services in this process: its checks count here, under ``name``."""
-        return Ops(f"{self._prefix}{name}.", self._checks)
+        return Ops(f"{self._prefix}{name}.", self._whole)
 
     def readiness(self) -> tuple[bool, dict[str, dict[str, str]]]:
         """Whether all is well, and the state of each check."""
         results = {name: (check(), note()) for name, (check, note) in self._checks.items()}
-        results["serving"] = "" if self.serving else "starting or draining", ""
+        results["serving"] = "" if self._whole.serving else "starting or draining", ""
         checks = {
             name: {"status": "down" if trouble else "up", "detail": trouble or note} for name, (trouble, note) in results.items()
         }
@@ -54,7 +59,7 @@ class Ops:
         return [*found, web.get("/metrics", self._metrics)] if metrics else found
 
     async def _health(self, _: web.Request) -> web.StreamResponse:
-        uptime = round(time.monotonic() - self._started_at, 3)
+        uptime = round(self.uptime_seconds, 3)
         return json_response({"status": "healthy", "version": __version__, "uptime_seconds": uptime})
 
     async def _ready(self, _: web.Request) -> web.StreamResponse:

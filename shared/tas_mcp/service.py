@@ -43,16 +43,19 @@ BROKER_SCHEMES = ("nats", "tls", "ws", "wss")
 
 
 class Runtime:
-    """What a service is given: a broker link, a publisher, who may come in, its ops state, and a door for its HTTP
-    routes.
+    """What a service is given: a broker link, a publisher, who may come in, its ops state, and a door for its HTTP routes.
+    ``shared`` says that it is one of several workers, who share their public ports; ``ports`` are those that it opened itself, by
+    their names.
 
     Raises:
         Misconfigured: the broker's addresses are none; the certificates of the public ports or the bootstrap key cannot be used.
     """
 
-    def __init__(self, name: str, settings: ServiceSettings, ops: Ops) -> None:
+    def __init__(self, name: str, settings: ServiceSettings, ops: Ops, *, shared: bool = False) -> None:
         self.name = name
         self.ops = ops
+        self.shared = shared
+        self.ports: dict[str, int] = {}
         self.connection = _connection(name, settings)
         self.publisher = Publisher(self.connection)
         self.auth = Authentication(self.connection, settings if isinstance(settings, PublicSettings) else PublicSettings())
@@ -164,7 +167,7 @@ async def serve(name: str, settings: S, service: Service[S], stop: asyncio.Event
         Misconfigured: a port is in use, or the service says so.
     """
     ops = Ops()
-    runtime = Runtime(name, settings, ops)
+    runtime = Runtime(name, settings, ops, shared=bool(ops_socket))
     async with runtime.running():
         async with AsyncExitStack() as stack:
             ops_app = application(ops.routes(metrics=True), OPS_BODY_BYTES)
@@ -181,7 +184,7 @@ async def serve(name: str, settings: S, service: Service[S], stop: asyncio.Event
                         settings.host,
                         settings.http_port,
                         what="TAS_HTTP_PORT",
-                        reuse_port=bool(ops_socket),
+                        reuse_port=runtime.shared,
                         drain_seconds=settings.drain_seconds,
                         front=runtime.front,
                         tls=runtime.context,

@@ -60,6 +60,15 @@ def read(body: bytes | Raw, limits: Limits, now_ns: int, new_id: Callable[[int],
         given = _decode(body)
     except (ValueError, RecursionError) as error:
         raise invalid(flaw(error)) from None
+    return accept(given, limits, now_ns, new_id)
+
+
+def accept(given: Submission, limits: Limits, now_ns: int, new_id: Callable[[int], str]) -> tuple[Event, object]:
+    """As ``read``, of what another form than JSON was read into.
+
+    Raises:
+        Rejected: ``INVALID_EVENT``.
+    """
     event_id, event_type, source, data, metadata = (
         given.event_id, given.event_type, given.source, given.data, given.metadata
     )  # fmt: skip

@@ -87,6 +87,12 @@ def histogram(name: str, help: str, labels: Sequence[str] = (), buckets: Sequenc
     return Histogram(name, help, labels, buckets)
 
 
+def total(name: str, **labels: Sequence[str]) -> float:
+    """The sum of a counter of this process over its children, or of those whose labels have one of the values given."""
+    samples = (sample for metric in REGISTRY.collect() if metric.name == name for sample in metric.samples)
+    return sum(sample.value for sample in samples if all(sample.labels[key] in values for key, values in labels.items()))
+
+
 def render(accept: str) -> tuple[bytes, str]:
     """All metrics of this process as the scraper wants them (``accept`` is its Accept header): body and content type."""
     encoder, content_type = choose_encoder(accept)

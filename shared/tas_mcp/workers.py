@@ -9,7 +9,6 @@ import asyncio
 import os
 import re
 import signal
-import socket
 import sys
 import tempfile
 from asyncio.subprocess import Process
@@ -23,10 +22,13 @@ from aiohttp import web
 from tas_mcp import __version__, telemetry
 from tas_mcp.errors import Misconfigured
 from tas_mcp.http import application, json_response, listening
-from tas_mcp.settings import ServiceSettings
+from tas_mcp.ports import probe
+from tas_mcp.settings import PREFIX, ServiceSettings
 
 log = telemetry.logger("workers")
 
+SHARED_PORTS = ("http_port", "grpc_port")
+"""The settings of the ports that workers share."""
 AGAIN_SECONDS = 0.5
 GRACE_SECONDS = 5.0
 ASK_SECONDS = 2.0
@@ -82,9 +84,10 @@ async def supervise(name: str, count: int, settings: ServiceSettings, stop: asyn
     Raises:
         Misconfigured: the port is in use or 0, or a worker says so.
     """
-    port = getattr(settings, "http_port", None)
-    if port is not None:
-        _probe(settings.host, port)
+    for setting in SHARED_PORTS:
+        port = getattr(settings, setting, None)
+        if port is not None:
+            _check_shared(settings.host, port, PREFIX + setting.upper())
     with tempfile.TemporaryDirectory(prefix="tas-") as folder:
         crew = Crew(name, count, Path(folder), settings)
         app = application(crew.routes(), 4096)
@@ -92,16 +95,11 @@ async def supervise(name: str, count: int, settings: ServiceSettings, stop: asyn
             await crew.work(stop)
 
 
-def _probe(host: str, port: int) -> None:
+def _check_shared(host: str, port: int, what: str) -> None:
     """Shared ports do not fail when somebody else has them: look first."""
     if port == 0:
-        raise Misconfigured("TAS_HTTP_PORT: 0 (any free port) cannot be shared by workers; name a port")
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise Misconfigured(f"TAS_HTTP_PORT: cannot listen on {host}:{port}: {error.strerror}") from None
+        raise Misconfigured(f"{what}: 0 (any free port) cannot be shared by workers; name a port")
+    probe(host, port, what)
 
 
 class Crew:

@@ -16,7 +16,10 @@ from tas_mcp.ops import Ops
 from tas_mcp.service import Runtime
 
 START_SECONDS = 30.0
-SETTINGS: dict[str, dict[str, Any]] = {"control": {"store_bytes": 200 * 1024**2, "auth": "none"}, "ingest": {"auth": "none"}}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "control": {"store_bytes": 200 * 1024**2, "auth": "none"},
+    "ingest": {"auth": "none", "grpc_port": 0},
+}
 
 
 class Gateway(NamedTuple):

@@ -176,6 +176,8 @@ class System:
         environ = {**url, **login, **self._settings}
         if http_port:
             environ["TAS_HTTP_PORT"] = str(http_port)
+        if name == "ingest":
+            environ["TAS_GRPC_PORT"] = str(free_port())
         environ |= {f"TAS_{key.upper()}": str(value) for key, value in settings.items()}
         return Program(label, [sys.executable, "-m", f"services.{name}", *options], environ, self.folder / f"{label}.log")
 

@@ -28,6 +28,7 @@ HINT = re.compile(r"TAS_|--|pip install")
 
 class Ports(NamedTuple):
     http: int
+    grpc: int
     nats: int
     demo: int
 
@@ -36,11 +37,16 @@ class Dev:
     """A ``tas dev`` of this test."""
 
     def __init__(self, folder: Path, *options: str, environ: Mapping[str, str] | None = None, ports: Ports | None = None) -> None:
-        self.ports = ports or Ports(free_port(), free_port(), free_port())
+        self.ports = ports or Ports(free_port(), free_port(), free_port(), free_port())
         self.base = f"http://127.0.0.1:{self.ports.http}"
         self._folder = folder
         self._options = [*options, "--nats-port", str(self.ports.nats), "--demo-port", str(self.ports.demo)]
-        self._environ = {**environment(), "TAS_HTTP_PORT": str(self.ports.http), **(environ or {})}
+        self._environ = {
+            **environment(),
+            "TAS_HTTP_PORT": str(self.ports.http),
+            "TAS_GRPC_PORT": str(self.ports.grpc),
+            **(environ or {}),
+        }
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, command: tuple[str, ...] = (str(BIN / "tas"),)) -> "Dev":
@@ -236,7 +242,9 @@ def refused(dev: Dev, *named: str) -> None:
         assert each in dev.err
 
 
-@pytest.mark.parametrize(("which", "named"), [("http", "TAS_HTTP_PORT"), ("nats", "--nats-port"), ("demo", "--demo-port")])
+@pytest.mark.parametrize(
+    ("which", "named"), [("http", "TAS_HTTP_PORT"), ("grpc", "TAS_GRPC_PORT"), ("nats", "--nats-port"), ("demo", "--demo-port")]
+)
 def test_a_port_in_use(tmp_path: Path, which: str, named: str) -> None:
     dev = Dev(tmp_path, "--ephemeral", "--demo")
     with socket.create_server(("127.0.0.1", getattr(dev.ports, which))) as taken:

@@ -181,7 +181,8 @@ async def test_workers_share_the_port_and_are_replaced(world: World) -> None:
         if answer is not None and answer.status == 200:
             sent.append(given["event_id"])
         page = (await world.system.call("GET", ops + "/metrics")).body
-        lines = [line for line in page.splitlines() if line.startswith("mcp_events_total{") and 'outcome="accepted"' in line]
+        of_interest = 'outcome="accepted",protocol="http"'
+        lines = [line for line in page.splitlines() if line.startswith("mcp_events_total{") and of_interest in line]
         return {line.split('worker="')[1][0]: float(line.split()[-1]) for line in lines}
 
     async def both() -> bool:

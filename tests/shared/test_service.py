@@ -37,6 +37,7 @@ def environ(**values: str) -> dict[str, str]:
         "TAS_NATS_URL": "nats://127.0.0.1:1",
         "TAS_OPS_PORT": "0",
         "TAS_HTTP_PORT": "0",
+        "TAS_GRPC_PORT": "0",
         **values,
     }
 
@@ -67,13 +68,17 @@ def ended(folder: Path, taken: int) -> dict[str, Ended]:
     cases: dict[str, tuple[list[str], dict[str, str]]] = {
         "bad value": ([], {"TAS_HTTP_PORT": "eighty"}),
         "http port in use": ([], {"TAS_HTTP_PORT": str(taken)}),
+        "grpc port in use": ([], {"TAS_GRPC_PORT": str(taken)}),
         "ops port in use": ([], {"TAS_OPS_PORT": str(taken)}),
         "unknown key": ([], {"TAS_CONFIG": str(folder / "typo.toml")}),
         "open to all": ([], {"TAS_HOST": "0.0.0.0"}),
         "missing file": ([], {"TAS_CONFIG": str(folder / "no.toml")}),
         "workers": (["--workers", "2"], {}),
         "no broker": ([], {"TAS_NATS_URL": "nats://127.0.0.1:42x2"}),
-        "workers without a broker": (["--workers", "2"], {"TAS_NATS_URL": "nats://:1", "TAS_HTTP_PORT": str(free_port())}),
+        "workers without a broker": (
+            ["--workers", "2"],
+            {"TAS_NATS_URL": "nats://:1", "TAS_HTTP_PORT": str(free_port()), "TAS_GRPC_PORT": str(free_port())},
+        ),
         "help": (["--help"], {}),
     }
     started = {
@@ -106,7 +111,10 @@ def test_a_bad_value(ended: dict[str, Ended]) -> None:
     assert line(ended["bad value"]) == "error: TAS_HTTP_PORT: Expected `int`, got `str` (it is 'eighty')"
 
 
-@pytest.mark.parametrize(("name", "variable"), [("http port in use", "TAS_HTTP_PORT"), ("ops port in use", "TAS_OPS_PORT")])
+@pytest.mark.parametrize(
+    ("name", "variable"),
+    [("http port in use", "TAS_HTTP_PORT"), ("grpc port in use", "TAS_GRPC_PORT"), ("ops port in use", "TAS_OPS_PORT")],
+)
 def test_a_port_in_use(ended: dict[str, Ended], taken: int, name: str, variable: str) -> None:
     wanted = f"error: {variable}: cannot listen on 127.0.0.1:{taken}: it is in use; set {variable} to a free port"
     assert line(ended[name]) == wanted

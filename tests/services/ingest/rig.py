@@ -38,6 +38,7 @@ class Rig(NamedTuple):
     port: int
     session: aiohttp.ClientSession
     broker: Broker
+    grpc_port: int
 
     async def post(self, body: bytes, path: str = EVENTS, headers: dict[str, str] | None = None) -> Reply:
         sent = {"Content-Type": "application/json"} if headers is None else headers
@@ -53,7 +54,7 @@ class Rig(NamedTuple):
 @asynccontextmanager
 async def serving(url: str, *, lay_out: bool = True, **changes: Any) -> AsyncIterator[Rig]:
     """Serve, the streams in place (where they are not to be made by the test)."""
-    settings = Settings(**{"nats_url": url, "auth": "none", **changes})
+    settings = Settings(**{"nats_url": url, "auth": "none", "grpc_port": 0, **changes})
     runtime = Runtime("ingest", settings, Ops())
     async with linked(url) as broker, runtime.running():
         if lay_out:
@@ -63,7 +64,7 @@ async def serving(url: str, *, lay_out: bool = True, **changes: Any) -> AsyncIte
             app = application([*runtime.routes, *runtime.ops.routes(metrics=False)], runtime.max_body, runtime.drains)
             door = listening(app, "127.0.0.1", 0, what="TAS_HTTP_PORT", drain_seconds=0.5, front=runtime.front)
             async with door as port, aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
-                yield Rig(port, session, broker)
+                yield Rig(port, session, broker, runtime.ports["grpc"])
 
 
 class Socket:
