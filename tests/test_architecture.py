@@ -55,6 +55,7 @@ PURE = (
     "services.ingest.rates",
     "tas_mcp.v1",
     "tas_mcp.submission",
+    "tas_mcp.sealing",
     "tas_mcp.signature",
 )
 """These and all below them do no I/O and take clock and randomness as arguments."""
@@ -78,7 +79,7 @@ IMPURE = re.compile(
 OWNERS = {
     "aiokafka": ("services.forward.targets.kafka",),
     "cel": ("tas_mcp.routing",),
-    "cryptography": ("tas_mcp.signature", "tas_mcp.tls"),
+    "cryptography": ("tas_mcp.signature", "tas_mcp.sealing", "tas_mcp.tls"),
     "grpc": ("services.ingest.grpc", "services.forward.targets.grpc"),
     "httptools": ("services.ingest.heads", "services.forward.connection"),
     "jsonata": ("tas_mcp.routing",),

@@ -58,6 +58,7 @@ SCOPES: dict[tuple[str, str], Scope] = {
     ("GET", KEYS + "/{id}"): "admin",
     ("DELETE", KEYS + "/{id}"): "admin",
     ("POST", KEYS + "/{id}/rotate"): "admin",
+    ("POST", "/api/v1/secrets/rotate"): "admin",
     ("GET", "/api/v1/audit/log"): "admin",
     ("GET", "/api/v1/stats"): "targets:read",
 }

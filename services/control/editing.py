@@ -169,6 +169,20 @@ class Editor:
             return revision
         raise _contended(target_id)
 
+    async def reseal(self, target_id: str, note: Note) -> bool:
+        """Seal a target's secrets with the first key; whether there was anything to do. What the target is does not change, so this
+        is no change by people even where those are not allowed."""
+        for _ in range(TRIES):
+            try:
+                revision = await self._store.reseal(target_id, note)
+            except Rejected as error:
+                _only_stale(error)
+                continue
+            if revision:
+                await self._audit.record("secrets", "rotated", target_id, note, revision=revision)
+            return revision > 0
+        raise _contended(target_id)
+
     async def in_force(self, revision: int) -> bool:
         """Whether every process replica works by a revision, waiting for it a second at most."""
         return await self._presences.in_force(revision)

@@ -7,7 +7,7 @@ The broker reads a stream forwards only. Where a page of the youngest begins is 
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from services.control.store import BUCKET, STREAM, Entry, read
+from services.control.store import BUCKET, STREAM, Entry, Store
 from services.control.streams import HISTORY
 from tas_mcp import subjects, targets
 from tas_mcp.audit import Note
@@ -50,8 +50,9 @@ class Revision(NamedTuple):
 class History:
     """Reads what the bucket remembers."""
 
-    def __init__(self, jetstream: JetStream) -> None:
+    def __init__(self, jetstream: JetStream, store: Store) -> None:
         self._jetstream = jetstream
+        self._store = store
 
     async def page(self, target_id: str | None, before: int | None, limit: int) -> tuple[list[Revision], int | None]:
         """At most ``limit`` revisions of one target or of all, the youngest first, all older than ``before`` (None: than
@@ -73,7 +74,7 @@ class History:
         """
         request = {"seq": number, "next_by_subj": subjects.bucket_key(BUCKET, target_id), "batch": 1}
         for message in await self._jetstream.direct(STREAM, request):
-            if (found := _revision(message)).number == number:
+            if (found := self._revision(message)).number == number:
                 return found
         raise Rejected("NOT_FOUND", f"target {target_id!r} has no revision {number} among its last {HISTORY}")
 
@@ -87,7 +88,7 @@ class History:
         if number > last:
             raise Rejected("NOT_FOUND", f"there is no revision {number}: the last one is {last}")
         counts = await self._jetstream.subjects(STREAM, subjects.bucket_keys(BUCKET))
-        found = [read(document(message)) for message in await self._jetstream.last_of(STREAM, list(counts), number)]
+        found = [self._store.read(document(message)) for message in await self._jetstream.last_of(STREAM, list(counts), number)]
         known: dict[str, Entry | None] = {entry.id: entry for entry in found}
         for subject, count in counts.items():
             target_id = subjects.target_id(subject)
@@ -115,11 +116,11 @@ class History:
         following: int | None = start
         while following is not None and following < end:
             messages, following = await self._jetstream.page(STREAM, subject, following, 1000)
-            found += map(_revision, messages)
+            found += map(self._revision, messages)
         return [each for each in found if each.number < end]
 
-
-def _revision(message: Message) -> Revision:
-    headers = message.headers
-    at = round(datetime.fromisoformat(headers["Nats-Time-Stamp"]).timestamp(), 3)
-    return Revision(read(document(message)), at, Note(headers.get("TAS-Author", ""), headers.get("TAS-Comment", "")))
+    def _revision(self, message: Message) -> Revision:
+        headers = message.headers
+        at = round(datetime.fromisoformat(headers["Nats-Time-Stamp"]).timestamp(), 3)
+        note = Note(headers.get("TAS-Author", ""), headers.get("TAS-Comment", ""))
+        return Revision(self._store.read(document(message)), at, note)

@@ -12,6 +12,7 @@ from services.control import (
     api_rejected,
     api_revisions,
     api_schemas,
+    api_secrets,
     api_stats,
     api_targets,
     api_trials,
@@ -36,6 +37,7 @@ from services.control.settings import Settings
 from services.control.store import Store
 from services.control.target_files import TargetFiles, locked
 from services.control.topology import Topology
+from tas_mcp import sealing
 from tas_mcp.audit import Audit
 from tas_mcp.auth import PRESENCE
 from tas_mcp.broker import JetStream
@@ -49,7 +51,7 @@ async def control(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     connection, publisher = runtime.connection, runtime.publisher
     jetstream = JetStream(connection)
     topology = Topology(connection, settings)
-    store = Store(jetstream, publisher)
+    store = Store(jetstream, publisher, sealing.parse(settings.secret_key))
     statuses = StatusBucket(jetstream, publisher)
     presences, ingest = Presences(connection, "process"), Presences(connection, "ingest")
     entrances = Presences(connection, PRESENCE)
@@ -80,11 +82,12 @@ async def control(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
             runtime.auth,
             [
                 *api_targets.routes(topology, store, editor, readings, statuses, audit),
-                *api_revisions.routes(topology, store, editor, History(jetstream)),
+                *api_revisions.routes(topology, store, editor, History(jetstream, store)),
                 *api_dead.routes(topology, DeadLetters(jetstream, publisher, store), audit),
                 *api_schemas.routes(topology, schemas),
                 *api_rejected.routes(topology, RejectedEvents(jetstream, publisher, schemas), audit),
                 *api_keys.routes(topology, keys),
+                *api_secrets.routes(topology, store, editor),
                 *api_audit.routes(topology, AuditLog(jetstream)),
                 *api_stats.routes(topology, readings),
                 *api_trials.routes(topology, store, connection, backtests, statuses),

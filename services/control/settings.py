@@ -28,6 +28,8 @@ class Settings(PublicSettings, frozen=True, kw_only=True, forbid_unknown_fields=
     """The same for the deliveries of a target. Replicas that live give a sign of life well before."""
     target_consumers_in_memory: bool = False
     """Keep the state of the targets' consumers in memory: faster with hundreds of active targets; made anew after a restart."""
+    secret_key: str = ""
+    """The keys that secrets of targets are sealed with, as a file (``TAS_SECRET_KEY_FILE``): see ``tas_mcp.sealing.parse``."""
     targets_file: str = ""
     """A file, or a folder of files, in YAML or JSON, that holds all targets; the API does not change them then."""
     janitor_seconds: Seconds = 5.0

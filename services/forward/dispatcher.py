@@ -8,6 +8,7 @@ from services.forward.lane import Lane
 from tas_mcp import targets, telemetry
 from tas_mcp.documents import Document
 from tas_mcp.errors import Rejected
+from tas_mcp.sealing import SecretKeys
 from tas_mcp.targets import AnyTarget, Removed
 
 log = telemetry.logger("dispatcher")
@@ -16,10 +17,11 @@ SHOWN = 3
 
 
 class Dispatcher:
-    """Holds the lanes of all targets; ``lane`` makes one."""
+    """Holds the lanes of all targets; ``lane`` makes one. Secrets are opened with ``keys``."""
 
-    def __init__(self, lane: Callable[[AnyTarget | Removed], Lane]) -> None:
+    def __init__(self, lane: Callable[[AnyTarget | Removed], Lane], keys: SecretKeys) -> None:
         self._lane = lane
+        self._keys = keys
         self._lanes: dict[str, tuple[Lane, AsyncExitStack]] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -52,7 +54,7 @@ class Dispatcher:
         if change.value is None:
             self._close(change.key)
             return
-        target = targets.decode(change.value)
+        target = targets.decode(change.value, self._keys)
         if change.key in self._lanes:
             await self._lanes[change.key][0].use(target)
             return

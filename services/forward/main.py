@@ -10,7 +10,7 @@ from services.forward.lane import Lane
 from services.forward.settings import Settings
 from services.forward.statuses import Statuses
 from services.forward.trial import Trials
-from tas_mcp import subjects
+from tas_mcp import sealing, subjects
 from tas_mcp.broker import JetStream
 from tas_mcp.documents import Document, Follower
 from tas_mcp.outcomes import Outcomes
@@ -36,7 +36,8 @@ async def forward(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     def lane(target: AnyTarget | Removed) -> Lane:
         return Lane(connection, publisher, outcomes, statuses, guard, lambda: len(presences.live()), target)
 
-    dispatcher = Dispatcher(lane)
+    keys = sealing.parse(settings.secret_key)
+    dispatcher = Dispatcher(lane, keys)
 
     async def changed(documents: Sequence[Document]) -> None:
         await followed.first(STATUS_SECONDS)
@@ -54,7 +55,7 @@ async def forward(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
         followed.running(),
         dispatcher.running(),
         targets.running(),
-        Trials(connection, guard).running(),
+        Trials(connection, guard, keys).running(),
     ):
         yield
 

@@ -20,6 +20,7 @@ from tas_mcp.documents import newest
 from tas_mcp.errors import Rejected, TasError, Unavailable
 from tas_mcp.messages import Event, Trial, decode_event, encode
 from tas_mcp.routing import Decision, Output, TransformFailed, View
+from tas_mcp.sealing import SecretKeys
 from tas_mcp.targets import AnyTarget, Removed
 
 log = telemetry.logger("trial")
@@ -31,10 +32,11 @@ AT_ONCE = 16
 class Trials:
     """Answers while ``running``; of several replicas one does."""
 
-    def __init__(self, connection: Connection, guard: Guard) -> None:
+    def __init__(self, connection: Connection, guard: Guard, keys: SecretKeys) -> None:
         self._connection = connection
         self._jetstream = JetStream(connection)
         self._guard = guard
+        self._keys = keys
         self._room = asyncio.Semaphore(AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -68,7 +70,7 @@ class Trials:
 
     async def _try(self, target_id: str, event: Event) -> Trial:
         found = await newest(self._jetstream, subjects.TARGETS_BUCKET, target_id)
-        target, rules = targets.compiled(found.value) if found and found.value is not None else (None, None)
+        target, rules = targets.compiled(found.value, self._keys) if found and found.value is not None else (None, None)
         if target is None or rules is None or isinstance(target, Removed):
             raise Rejected("NOT_FOUND", f"there is no target {target_id!r}")
         view = View(event)

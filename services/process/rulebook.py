@@ -37,7 +37,7 @@ class Rules:
         self.book = RuleBook.build(route for key, route in self._routes.items() if key not in self._gone)
 
     def _change(self, change: Document) -> None:
-        target, rules = targets.compiled(change.value) if change.value is not None else (None, None)
+        target, rules = targets.compiled(change.value, None) if change.value is not None else (None, None)
         if rules is None or target is None or isinstance(target, Removed):
             self.targets.pop(change.key, None)
             self._routes.pop(change.key, None)

@@ -18,7 +18,7 @@ from tas_mcp.errors import Misconfigured
 from tas_mcp.telemetry import LEVELS
 
 PREFIX = "TAS_"
-SECRETS = frozenset(("nats_password", "nats_token", "nats_nkey", "admin_key"))
+SECRETS = frozenset(("nats_password", "nats_token", "nats_nkey", "admin_key", "secret_key"))
 SERVICES = ("ingest", "process", "forward", "archive", "control", "mcp", "dev")
 
 Port = Annotated[int, Meta(ge=0, le=65535)]

@@ -4,7 +4,7 @@ Data only: what is valid, and what the defaults are. ``control`` writes it, ``pr
 A new target type is one file here, one member of ``AnyTarget``, and its file in ``services/forward/targets/``.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import msgspec
@@ -12,6 +12,7 @@ import msgspec
 from tas_mcp.durations import from_json, to_json
 from tas_mcp.errors import Flaw, Rejected
 from tas_mcp.routing import RuleSet, compile_rules
+from tas_mcp.sealing import NO_KEYS, PREFIX, CannotOpen, SecretKeys
 from tas_mcp.targets import masking
 from tas_mcp.targets.argo import ArgoConfig, ArgoTarget
 from tas_mcp.targets.authentication import ApiKey, Authentication, Basic, Bearer, OAuth2
@@ -61,32 +62,93 @@ __all__ = [
     "encode",
     "mask",
     "masked",
+    "outdated",
+    "sealed",
     "unmask",
 ]
 
 AnyTarget = HttpTarget | WebhookTarget | GrpcTarget | KafkaTarget | NatsTarget | ArgoTarget
 Stored = AnyTarget | Removed
 
+_SEALED = f'"{PREFIX}'.encode()
 _decode = msgspec.json.Decoder(Stored, dec_hook=from_json).decode
 encode = msgspec.json.Encoder(enc_hook=to_json).encode
 
 
-def decode(value: bytes) -> Stored:
+def decode(value: bytes, keys: SecretKeys = NO_KEYS) -> Stored:
     """Read a stored document: see ``compiled``."""
-    return compiled(value)[0]
+    return compiled(value, keys)[0]
 
 
-def compiled(value: bytes) -> tuple[AnyTarget, RuleSet] | tuple[Removed, None]:
-    """Read a stored document, with its rules compiled.
+def compiled(value: bytes, keys: SecretKeys | None = NO_KEYS) -> tuple[AnyTarget, RuleSet] | tuple[Removed, None]:
+    """Read a stored document, its secrets opened with ``keys`` (None: left as they are stored, for whom does not need them), with
+    its rules compiled.
 
     Raises:
-        Rejected: it is not valid (written by hand, or by a newer version).
+        Rejected: it is not valid (written by hand, or by a newer version), or a secret cannot be opened.
     """
+    found = _stored(value)
+    if isinstance(found, Removed):
+        return found, None
+    if _SEALED not in value:
+        return found, _check(found)
+    return _left_sealed(found) if keys is None else _opened(found, keys)
+
+
+def sealed(stored: Stored, keys: SecretKeys) -> bytes:
+    """The document as it is to be stored: its secrets sealed, where there is a key."""
+    if isinstance(stored, Removed) or not keys:
+        return encode(stored)
+    document = msgspec.to_builtins(stored, enc_hook=to_json)
+    for place in masking.places(document, stored.secrets):
+        place.put(keys.seal(place.secret, _bound(stored, place.pointer)))
+    return encode(document)
+
+
+def outdated(value: bytes, keys: SecretKeys) -> bool:
+    """Whether a stored document holds a secret that is not sealed with the first key.
+
+    Raises:
+        Rejected: it is not valid.
+    """
+    found = _stored(value)
+    if isinstance(found, Removed):
+        return False
+    document = msgspec.to_builtins(found, enc_hook=to_json)
+    return any(not keys.current(place.secret) for place in masking.places(document, found.secrets))
+
+
+def _stored(value: bytes) -> Stored:
     try:
-        found: Stored = _decode(value)
+        return _decode(value)  # type: ignore[no-any-return]
     except (msgspec.MsgspecError, ValueError) as error:
         raise _invalid([flaw(error)]) from None
-    return (found, None) if isinstance(found, Removed) else (found, _check(found))
+
+
+def _opened(found: AnyTarget, keys: SecretKeys) -> tuple[AnyTarget, RuleSet]:
+    document = msgspec.to_builtins(found, enc_hook=to_json)
+    flaws = []
+    for place in masking.places(document, found.secrets):
+        try:
+            place.put(keys.open(place.secret, _bound(found, place.pointer)))
+        except CannotOpen as error:
+            flaws.append(Flaw(place.pointer, str(error)))
+    if flaws:
+        raise _invalid(flaws)
+    opened: AnyTarget = msgspec.convert(document, AnyTarget, dec_hook=from_json)
+    return opened, _check(opened)
+
+
+def _left_sealed(found: AnyTarget) -> tuple[AnyTarget, RuleSet]:
+    """What is sealed has not the form of such a secret: that was checked before."""
+    document = msgspec.to_builtins(found, enc_hook=to_json)
+    excused = {place.pointer for place in masking.places(document, found.secrets) if place.secret.startswith(PREFIX)}
+    return found, _check(found, excused=excused)
+
+
+def _bound(target: AnyTarget, pointer: str) -> str:
+    """What a sealed secret is bound to."""
+    return f"{target.id}\0{pointer}"
 
 
 def check(document: Any) -> tuple[AnyTarget, RuleSet]:
@@ -103,7 +165,12 @@ def check(document: Any) -> tuple[AnyTarget, RuleSet]:
         target: AnyTarget = msgspec.convert(document, AnyTarget, dec_hook=from_json)
     except (msgspec.ValidationError, ValueError):
         raise _invalid(_flaws(document)) from None
-    return target, _check(target, masking.masks(document, target.secrets))
+    copied = [
+        Flaw(place.pointer, "is the mask of a secret: write the secret")
+        for place in masking.places(document, target.secrets)
+        if place.secret.startswith((masking.MASK, PREFIX))
+    ]
+    return target, _check(target, copied)
 
 
 def _flaws(document: Any) -> list[Flaw]:
@@ -131,15 +198,17 @@ def unmask(document: Any, current: AnyTarget | None) -> Any:
     return masking.unmasked(document, msgspec.to_builtins(current, enc_hook=to_json), current.secrets)
 
 
-def _check(target: AnyTarget, masks: Iterable[str] = ()) -> RuleSet:
-    """What types alone do not say; the compiled rules. ``masks`` are the pointers of secrets that are none."""
+def _check(target: AnyTarget, copied: Iterable[Flaw] = (), excused: Collection[str] = ()) -> RuleSet:
+    """What types alone do not say; the compiled rules. ``copied`` are secrets that are none; at the ``excused`` pointers anything
+    may stand."""
     flaws = [*check_id(target.id), *target.flaws(), *check_config(target.delivery), *check_split(target)]
     try:
         rules = compile_rules(target.rules or ())
     except Rejected as error:
         flaws += error.flaws
     flaws += _check_texts(target)
-    flaws += [Flaw(pointer, "is the mask of a secret: write the secret") for pointer in masks]
+    flaws += copied
+    flaws = [each for each in flaws if each.pointer not in excused]
     if flaws:
         raise _invalid(flaws)
     return rules

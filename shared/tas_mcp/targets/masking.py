@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from tas_mcp.validation import escape
 
@@ -27,13 +27,32 @@ def unmasked(document: dict[str, Any], stored: dict[str, Any], paths: tuple[Path
     return _exchanged(document, stored, paths, lambda value, secrets: {mask(each): each for each in secrets}.get(value, value))
 
 
-def masks(document: dict[str, Any], paths: tuple[Path, ...]) -> Iterator[str]:
-    """The pointers of secrets that are masks: copied from a reading, and no secrets."""
+class Place(NamedTuple):
+    """Where a secret stands that is a text, and not empty."""
+
+    pointer: str
+    holder: Any
+    """A dict or a list."""
+    key: Any
+
+    @property
+    def secret(self) -> str:
+        return self.holder[self.key]  # type: ignore[no-any-return]
+
+    def put(self, secret: str) -> None:
+        self.holder[self.key] = secret
+
+
+def places(document: dict[str, Any], paths: tuple[Path, ...]) -> Iterator[Place]:
+    """The place of each secret."""
     for path in paths:
-        places: list[tuple[str, Any]] = [("", document)]
-        for step in path:
-            places = [(f"{pointer}/{escape(str(key))}", at[key]) for pointer, at in places for key, _ in _steps(at, None, step)]
-        yield from (pointer for pointer, secret in places if isinstance(secret, str) and secret.startswith(MASK))
+        found: list[tuple[str, Any]] = [("", document)]
+        for step in path[:-1]:
+            found = [(f"{pointer}/{escape(str(key))}", at[key]) for pointer, at in found for key, _ in _steps(at, None, step)]
+        for pointer, at in found:
+            for key, _ in _steps(at, None, path[-1]):
+                if isinstance(at[key], str) and at[key]:
+                    yield Place(f"{pointer}/{escape(str(key))}", at, key)
 
 
 def _exchanged(

@@ -1,0 +1,61 @@
+"""``tas secrets``: the secrets of targets, sealed where they are stored."""
+
+import asyncio
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from services.cli.api import URL, Authority, Key, Url, connected
+from tas_mcp.errors import TasError
+
+app = typer.Typer(no_args_is_help=True, help="The secrets of targets, sealed where they are stored.")
+console = Console(highlight=False, soft_wrap=True)
+errors = Console(highlight=False, soft_wrap=True, stderr=True)
+
+
+@app.callback()
+def options() -> None:
+    pass
+
+
+@app.command()
+def rotate(
+    url: Url = URL,
+    key: Key = "",
+    authority: Authority = "",
+    comment: Annotated[str, typer.Option(help="Why, for the history and the audit log.")] = "secrets rotated",
+) -> None:
+    """Seal every secret with the first key of TAS_SECRET_KEY_FILE, where it is not.
+
+    Give the new key to all replicas of control and forward before, as the first line of the file, and keep the old one below it.
+    Ends with 1 where a target could not be done, with 2 where the gateway does not answer.
+    """
+    try:
+        rotated, failures = asyncio.run(_rotate(url, key, authority, comment))
+    except TasError as error:
+        errors.print(f"error: {error}", markup=False)
+        raise typer.Exit(2) from None
+    for failure in failures:
+        console.print(f"{failure['id']!r}: {failure['detail']}", markup=False)
+    console.print(f"sealed anew: {rotated}")
+    if failures:
+        raise typer.Exit(1)
+
+
+async def _rotate(url: str, key: str, authority: str, comment: str) -> tuple[int, list[dict[str, str]]]:
+    """How many targets were done, and which could not be."""
+    rotated, failures = 0, []
+    async with connected(url, key, authority) as api:
+        with Progress(console=errors, transient=True) as progress:
+            task = progress.add_task("targets", total=None)
+            cursor: str | None = ""
+            while cursor is not None:
+                query = {"cursor": cursor} if cursor else {}
+                page = await api.call("POST", "/api/v1/secrets/rotate", limit="20", comment=comment, **query)
+                rotated += page["rotated"]
+                failures += page["failures"]
+                cursor = page["next"]
+                progress.advance(task, page["matched"])
+    return rotated, failures
