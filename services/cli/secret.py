@@ -29,7 +29,7 @@ def rotate(
 ) -> None:
     """Seal every secret with the first key of TAS_SECRET_KEY_FILE, where it is not.
 
-    Give the new key to all replicas of control and forward before, as the first line of the file, and keep the old one below it.
+    All replicas of control and forward must have that key before, and still have the old one below it.
     Ends with 1 where a target could not be done, with 2 where the gateway does not answer.
     """
     try:

@@ -170,8 +170,8 @@ class Editor:
         raise _contended(target_id)
 
     async def reseal(self, target_id: str, note: Note) -> bool:
-        """Seal a target's secrets with the first key; whether there was anything to do. What the target is does not change, so this
-        is no change by people even where those are not allowed."""
+        """Seal a target's secrets with the first key; whether there was anything to do. The target stays what it is, so this may
+        be done where people may not change targets."""
         for _ in range(TRIES):
             try:
                 revision = await self._store.reseal(target_id, note)

@@ -37,13 +37,15 @@ from services.control.settings import Settings
 from services.control.store import Store
 from services.control.target_files import TargetFiles, locked
 from services.control.topology import Topology
-from tas_mcp import sealing
+from tas_mcp import sealing, telemetry
 from tas_mcp.audit import Audit
-from tas_mcp.auth import PRESENCE
+from tas_mcp.auth import PRESENCE, on_loopback
 from tas_mcp.broker import JetStream
 from tas_mcp.presence import Presences
 from tas_mcp.service import Runtime, run
 from tas_mcp.statuses import StatusBucket
+
+log = telemetry.logger("control")
 
 
 @asynccontextmanager
@@ -51,7 +53,10 @@ async def control(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     connection, publisher = runtime.connection, runtime.publisher
     jetstream = JetStream(connection)
     topology = Topology(connection, settings)
-    store = Store(jetstream, publisher, sealing.parse(settings.secret_key))
+    secret_keys = sealing.parse(settings.secret_key)
+    if not secret_keys and not on_loopback(settings.host):
+        log.warning("secrets of targets are stored as they are: there is no key to seal them with", setting=sealing.SETTING)
+    store = Store(jetstream, publisher, secret_keys)
     statuses = StatusBucket(jetstream, publisher)
     presences, ingest = Presences(connection, "process"), Presences(connection, "ingest")
     entrances = Presences(connection, PRESENCE)

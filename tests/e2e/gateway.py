@@ -16,9 +16,12 @@ from tas_mcp.ops import Ops
 from tas_mcp.service import Runtime
 
 START_SECONDS = 30.0
+KEY = "k1:" + "A" * 43 + "="
+"""What secrets are sealed with."""
 SETTINGS: dict[str, dict[str, Any]] = {
-    "control": {"store_bytes": 200 * 1024**2, "auth": "none"},
+    "control": {"store_bytes": 200 * 1024**2, "auth": "none", "secret_key": KEY},
     "ingest": {"auth": "none", "grpc_port": 0},
+    "forward": {"secret_key": KEY},
 }
 
 

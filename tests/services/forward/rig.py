@@ -144,9 +144,9 @@ async def prepared(url: str) -> AsyncIterator[Rig]:
 
 
 @asynccontextmanager
-async def forwarding(rig: Rig) -> AsyncIterator[Ops]:
+async def forwarding(rig: Rig, **changes: Any) -> AsyncIterator[Ops]:
     """Run the service."""
-    settings = Settings(nats_url=rig.url, allowed_networks=LOOPBACK)
+    settings = Settings(nats_url=rig.url, allowed_networks=LOOPBACK, **changes)
     ops = Ops()
     runtime = Runtime("forward", settings, ops)
     async with runtime.running(), forward(settings, runtime):

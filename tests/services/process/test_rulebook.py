@@ -1,9 +1,12 @@
 """The rules in force: a document is taken as a whole or not at all."""
 
+import msgspec
+
 from services.process.rulebook import Rules
 from tas_mcp import status, targets
 from tas_mcp.documents import VALID, Document
 from tas_mcp.routing import View
+from tas_mcp.sealing import SecretKey, SecretKeys
 from tas_mcp.status import Status
 from tas_mcp.targets import Removed
 from tests.services.process.rig import document, event, rule
@@ -30,6 +33,14 @@ async def test_all_documents_of_one_call_come_into_force_together() -> None:
     assert matches(rules) == [("a", 1, ""), ("b", 2, "gt-100")]
     assert rules.revision == 3
     assert set(rules.targets) == {"a", "b", "c"}
+
+
+async def test_sealed_secrets_do_not_keep_rules_from_being_read() -> None:
+    given = {"id": "a", "type": "webhook", "endpoint": "http://a/", "config": {"signing_secret": "whsec_" + "A" * 32}}
+    target, _ = targets.check({**given, "rules": msgspec.to_builtins([rule("gt", 100)])})
+    rules = Rules()
+    await rules.use([Document("a", 1, targets.sealed(target, SecretKeys([SecretKey("k1", bytes(32))])))])
+    assert matches(rules) == [("a", 1, "gt-100")]
 
 
 async def test_a_new_revision_replaces_the_old_one() -> None:

@@ -56,5 +56,10 @@ def test_what_was_changed_or_moved_is_taken_as_written() -> None:
 def test_masks_are_found_where_secrets_stand() -> None:
     paths: tuple[Path, ...] = (("a", "b"), ("a", frozenset({"x", "y/z"})), ("list", "*"))
     document = {"a": {"b": "***", "X": "***abcd", "y/z": "***", "c": "***"}, "list": ["secret", "***cret", 5]}
-    assert [place.pointer for place in places(document, paths) if place.secret.startswith("***")] == ["/a/b", "/a/X", "/a/y~1z", "/list/1"]
+    assert [place.pointer for place in places(document, paths) if place.secret.startswith("***")] == [
+        "/a/b",
+        "/a/X",
+        "/a/y~1z",
+        "/list/1",
+    ]
     assert list(places({"a": 5, "list": None}, paths)) == []
