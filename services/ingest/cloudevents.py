@@ -34,8 +34,9 @@ from tas_mcp.validation import escape, flaw
 
 MAX_VALUE_BYTES = 4096
 MAX_INTEGER = 2**31 - 1
+REQUIRED = 4
 TEXTS = ("datacontenttype", "dataschema", "subject", "time")
-"""The optional attributes of the specification; an extension may also be a number or a boolean, and empty."""
+"""The optional attributes of the specification; an extension may also be a number or a boolean, or empty."""
 
 Attributes = dict[str, bool | int | str]
 NewId = Callable[[int], str]
@@ -51,11 +52,29 @@ _decode_text = msgspec.json.Decoder(str).decode
 
 
 class Binary(NamedTuple):
-    """A request in the binary mode: its ``ce-`` headers without that prefix, as they were sent, its Content-Type and its body."""
+    """A request in the binary mode: its attributes (see ``attribute``), its Content-Type and its body."""
 
-    attributes: Sequence[tuple[bytes, bytes]]
+    attributes: Sequence[tuple[str, str]]
     content_type: bytes
     body: bytes
+
+
+def attribute(header: bytes, raw: bytes) -> tuple[str, str]:
+    """The name and the value of an attribute that was sent as this header (HTTP binding 3.1.3): what a quoted string holds, then
+    percent-decoded once. (A name of up to 40 letters and digits with a value of up to 128 visible characters, without quotes and
+    percent signs, is what it is, in lower case.)
+
+    Raises:
+        Rejected: ``INVALID_EVENT``.
+    """
+    name = header[3:].decode("latin-1").lower()
+    text = _utf8(name, raw).strip(" \t")
+    if text[:1] == '"' and (quoted := _QUOTED(text)):
+        text = _ESCAPED.sub(r"\1", quoted.group(1))
+    if "%" in text:
+        text = _utf8(name, unquote_to_bytes(text))
+    _check(name, text)
+    return name, text
 
 
 def read_structured(body: bytes | Raw, limits: Limits, now_ns: int, _: NewId) -> tuple[Event, object]:
@@ -73,6 +92,7 @@ def read_structured(body: bytes | Raw, limits: Limits, now_ns: int, _: NewId) ->
         except (ValueError, RecursionError):
             refuse("/" + escape(name), "an attribute is a string, an integer or a boolean")
         if value is not None:  # null stands for an attribute that is not there
+            _check(name, value)
             attributes[name] = value
     if encoded != JSON_NULL:
         if data != JSON_NULL:
@@ -85,16 +105,15 @@ def read_structured(body: bytes | Raw, limits: Limits, now_ns: int, _: NewId) ->
 def read_binary(given: Binary, limits: Limits, now_ns: int, _: NewId) -> tuple[Event, object]:
     """One event in the binary mode. A flaw of a header points to the attribute, as if it had been sent in the JSON format."""
     check_size(len(given.body), limits)
-    attributes: Attributes = {}
-    for header, raw in given.attributes:
-        name = header.decode("latin-1").lower()
-        if name in attributes:
-            refuse("/" + escape(name), f"the header ce-{name} is there twice")
-        attributes[name] = _text(name, raw)
-    if "datacontenttype" in attributes:
-        refuse("/datacontenttype", "it is the Content-Type, and must not be sent as a ce- header")
+    attributes: Attributes = dict(given.attributes)
+    if len(attributes) < len(given.attributes):
+        names = [name for name, _ in given.attributes]
+        twice = next(name for name in names if names.count(name) > 1)
+        refuse("/" + twice, f"the header ce-{twice} is there twice")
+    if not attributes.keys().isdisjoint(("data", "data_base64", "datacontenttype")):
+        refuse("", "data is the body and datacontenttype the Content-Type: they must not be sent as ce- headers")
     if given.content_type:
-        attributes["datacontenttype"] = _utf8("datacontenttype", given.content_type)
+        attributes["datacontenttype"] = _data_type(given.content_type)
     if not given.body:
         return _event(attributes, JSON_NULL, None, limits, now_ns), None
     if not given.content_type or _is_json(given.content_type):
@@ -109,20 +128,23 @@ def read_binary(given: Binary, limits: Limits, now_ns: int, _: NewId) -> tuple[E
 
 
 def _event(attributes: Attributes, data: Raw, data_base64: str | None, limits: Limits, now_ns: int) -> Event:
-    _check(attributes, limits)
+    if len(attributes) > limits.metadata + REQUIRED:
+        refuse("", f"has {len(attributes)} attributes; the limit is {limits.metadata} beside the {REQUIRED} required ones")
     if attributes.get("specversion") != "1.0":
         refuse("/specversion", 'must be "1.0"')
     event_id = _required(attributes, "id", MAX_ID_BYTES)
     source = _required(attributes, "source", MAX_NAME_BYTES)
     event_type = _required(attributes, "type", MAX_NAME_BYTES)
     time = attributes.get("time")
+    if time is not None and not (isinstance(time, str) and is_time(time)):
+        refuse("/time", f"{str(time)[:64]!r} is no RFC 3339 time")
     if data_base64 is not None:
         attributes["data_base64"] = data_base64
     return Event(
         event_id=event_id,
         event_type=event_type,
         source=source,
-        timestamp=time if isinstance(time, str) else now_ns // 1_000_000_000,
+        timestamp=now_ns // 1_000_000_000 if time is None else time,
         accepted_at=now_ns,
         data=data,
         cloudevent=attributes,
@@ -140,40 +162,18 @@ def _required(attributes: Attributes, name: str, limit: int) -> str:
     return value
 
 
-def _check(attributes: Attributes, limits: Limits) -> None:
-    """Hold names and values against the type system of the specification (CloudEvents 3.1), and our limits."""
-    if len(attributes) > limits.metadata + 4:
-        refuse("", f"has {len(attributes)} attributes; the limit is {limits.metadata} beside the required ones")
-    for name, value in attributes.items():
-        if isinstance(value, str) and 0 < len(value) <= MAX_VALUE_BYTES and plain(value) and _known(name):
-            continue
-        pointer = "/" + escape(name)
-        if not _NAME(name) or len(name) > MAX_NAME_BYTES or name in ("data", "data_base64"):
-            refuse(pointer, "the name of an attribute is made of the letters a-z and digits, and is not data")
-        if not isinstance(value, str):
-            if name in TEXTS:
-                refuse(pointer, "must be a string")
-            if abs(value) > MAX_INTEGER:
-                refuse(pointer, f"an integer lies within {-MAX_INTEGER} and {MAX_INTEGER}")
-        elif value or name in TEXTS:
-            check_text(pointer, value, MAX_VALUE_BYTES)
-    time = attributes.get("time", "")
-    if time and not is_time(str(time)):
-        refuse("/time", f"{str(time)[:64]!r} is no RFC 3339 time")
-
-
-@lru_cache(maxsize=1024)
-def _known(name: str) -> bool:
-    """Whether the name is sound. (An event has few; most are seen again and again.)"""
-    return _NAME(name) is not None and len(name) <= MAX_NAME_BYTES and name not in ("data", "data_base64")
-
-
-def _text(name: str, raw: bytes) -> str:
-    """The value of a header (HTTP binding 3.1.3.2): what a quoted string holds, then percent-decoded once."""
-    text = _utf8(name, raw).strip(" \t")
-    if text[:1] == '"' and (quoted := _QUOTED(text)):
-        text = _ESCAPED.sub(r"\1", quoted.group(1))
-    return _utf8(name, unquote_to_bytes(text)) if "%" in text else text
+def _check(name: str, value: bool | int | str) -> None:
+    """Hold an attribute against the type system of the specification (CloudEvents 3.1), and our limits."""
+    pointer = "/" + escape(name)
+    if not _NAME(name) or len(name) > MAX_NAME_BYTES:
+        refuse(pointer, "the name of an attribute is made of the letters a-z and digits")
+    if not isinstance(value, str):
+        if name in TEXTS:
+            refuse(pointer, "must be a string")
+        if abs(value) > MAX_INTEGER:
+            refuse(pointer, f"an integer lies within {-MAX_INTEGER} and {MAX_INTEGER}")
+    elif (value or name in TEXTS) and not (0 < len(value) <= MAX_VALUE_BYTES and plain(value)):
+        check_text(pointer, value, MAX_VALUE_BYTES)
 
 
 def _utf8(name: str, raw: bytes) -> str:
@@ -181,6 +181,14 @@ def _utf8(name: str, raw: bytes) -> str:
         return raw.decode()
     except UnicodeDecodeError:
         refuse("/" + escape(name), "the header is no UTF-8")
+
+
+@lru_cache(maxsize=1024)
+def _data_type(content_type: bytes) -> str:
+    """The attribute that is sent as the Content-Type."""
+    text = _utf8("datacontenttype", content_type)
+    _check("datacontenttype", text)
+    return text
 
 
 @lru_cache(maxsize=1024)

@@ -9,11 +9,12 @@ to request, so their lines are cut out first, and the rest is remembered.
 """
 
 import re
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
 
 import httptools
 
+from services.ingest.cloudevents import attribute
 from services.ingest.forms import BINARY, MANY, SINGLE, Form
 from services.ingest.paths import BATCH_PATH, EVENTS_PATH
 from tas_mcp.auth.credentials import credential
@@ -25,6 +26,8 @@ REMEMBERED = 2048
 REMEMBERED_BYTES = 1024
 MAX_ATTRIBUTES = 32
 
+T = TypeVar("T", bytes, str)
+
 _LINES = {f"POST {EVENTS_PATH} HTTP/1.1".encode(): False, f"POST {BATCH_PATH} HTTP/1.1".encode(): True}
 _FORMS: dict[bool, dict[bytes, Form]] = {
     many: {
@@ -34,8 +37,10 @@ _FORMS: dict[bool, dict[bytes, Form]] = {
     }
     for many, forms in ((False, SINGLE), (True, MANY))
 }
-_ATTRIBUTE = re.compile(rb"\r\n[Cc][Ee]-([A-Za-z0-9]+):([ -~]*)(?=\r\n)")
-"""A line with an attribute, plainly written; any other that begins with ``ce-`` is aiohttp's to judge."""
+_ATTRIBUTE = re.compile(r"\r\n[Cc][Ee]-([A-Za-z0-9]{1,40}): ?([!#$&-~]{1,128})(?=\r\n)")
+"""A line with an attribute that needs no decoding (CloudEvents HTTP binding 3.1.3)."""
+_CE = frozenset((b"ce-", b"Ce-", b"CE-", b"cE-"))
+_HEADER = re.compile(rb"([Cc][Ee]-[A-Za-z0-9]+):([ -~]*)").fullmatch
 _DATA_TYPE = re.compile(rb"(?!application/cloudevents)[!-~][ -~]*", re.IGNORECASE).fullmatch
 _ONCE = frozenset(
     (b"host", b"content-type", b"content-length", b"connection", b"x-request-id", b"user-agent", b"server", b"etag",
@@ -56,7 +61,7 @@ class Head(NamedTuple):
     request_id: str
     forwarded: str = ""
     credential: str = ""
-    attributes: Sequence[tuple[bytes, bytes]] = ()
+    attributes: Sequence[tuple[str, str]] = ()
     content_type: bytes = b""
 
 
@@ -81,40 +86,37 @@ class _Parsed:
         self.complete = True
 
 
-def read(head: bytes, max_body: int, forwarded: bytes = b"") -> Head | None:
-    """What the head (up to and with its empty line) asks for, or None where aiohttp is to look at it. ``forwarded``: the header
-    in which a proxy says where the request comes from (lower case)."""
-    return _assembled(head, lambda rest, attributed: _read(rest, max_body, forwarded, attributed=attributed))
-
-
-def _assembled(head: bytes, read_rest: Callable[[bytes, bool], Head | None]) -> Head | None:
-    """Read a head without its attributes, and put these to it."""
-    parts = _ATTRIBUTE.split(head)
-    if len(parts) == 1:
-        return read_rest(head, False)
-    names, values = parts[1::3], parts[2::3]
-    if len(names) > MAX_ATTRIBUTES or len(head) > MAX_HEAD_BYTES:
+def _read(head: bytes, max_body: int, forwarded: bytes, *, attributed: bool = False) -> Head | None:
+    """What a head asks for, whose plainest attributes are cut out already if it is ``attributed``."""
+    lines = head.split(b"\r\n")
+    headers = [line for line in lines if line[:3] in _CE]
+    attributes = [pair for line in headers if (pair := _attribute(line))]
+    many = _LINES.get(lines[0])
+    if many is None or not len(headers) == len(attributes) <= MAX_ATTRIBUTES or len(head) > MAX_HEAD_BYTES:
         return None
-    rest = read_rest(b"".join(parts[::3]), True)
-    if rest is None:
+    parsed = _parse(b"\r\n".join([line for line in lines if line[:3] not in _CE]) if headers else head)
+    if parsed is None or not parsed.complete:
         return None
-    pairs = list(zip(names, values, strict=True))
-    return Head(rest.form, rest.length, rest.request_id, rest.forwarded, rest.credential, pairs, rest.content_type)
+    found = _plain(parsed.once, max_body, forwarded, many=many, attributed=attributed or bool(headers))
+    return found._replace(attributes=attributes) if found and attributes else found
 
 
-def _read(head: bytes, max_body: int, forwarded: bytes, *, attributed: bool) -> Head | None:
-    many = _LINES.get(head[: head.find(b"\r\n")])
-    parsed = _parse(head)
-    if many is None or parsed is None or not parsed.complete:
+def _attribute(line: bytes) -> tuple[str, str] | None:
+    """An attribute that is plainly written, and right; any other line that begins with ``ce-`` is aiohttp's to judge."""
+    found = _HEADER(line)
+    try:
+        return attribute(*found.groups()) if found else None
+    except Rejected:
         return None
-    return _plain(parsed.once, max_body, forwarded, many=many, attributed=attributed)
 
 
 def promising(head: bytes) -> bool:
     """Whether what has come of a head may begin a plain one. Where it cannot, aiohttp need not wait for the rest."""
     line, ended, _ = head.removesuffix(b"\r").partition(b"\r\n")
     fits = line in _LINES if ended else any(each.startswith(line) for each in _LINES)
-    return fits and _parse(_ATTRIBUTE.sub(b"", head.removesuffix(b"\r"))) is not None
+    *whole, last = head.removesuffix(b"\r").split(b"\r\n")
+    rest = [line for line in whole if line[:3] not in _CE or _attribute(line) is None]
+    return fits and _parse(b"\r\n".join([*rest, last])) is not None
 
 
 def _parse(head: bytes) -> _Parsed | None:
@@ -150,25 +152,46 @@ def _plain(once: dict[bytes, bytes], max_body: int, forwarded: bytes, *, many: b
 
 
 class Heads:
-    """Reads heads, and remembers the short ones that were plain."""
+    """Reads heads, and remembers the short ones that were plain. ``forwarded``: the header in which a proxy says where a request
+    comes from (lower case)."""
 
     def __init__(self, max_body: int, forwarded: str = "") -> None:
         self._max_body = max_body
         self._forwarded = forwarded.encode()
         self._seen: dict[bytes, Head] = {}
-        self._attributed: dict[bytes, Head] = {}
+        self._attributed: dict[str, Head] = {}
 
     def read(self, head: bytes) -> Head | None:
-        """As ``read``."""
-        return self._seen.get(head) or _assembled(head, self._remembered)
-
-    def _remembered(self, rest: bytes, attributed: bool) -> Head | None:
-        seen = self._attributed if attributed else self._seen
-        found = seen.get(rest)
-        if found is None:
-            found = _read(rest, self._max_body, self._forwarded, attributed=attributed)
-            if found is not None and len(rest) <= REMEMBERED_BYTES:
-                if len(seen) >= REMEMBERED:
-                    seen.clear()
-                seen[rest] = found
+        """What the head (up to and with its empty line) asks for, or None where aiohttp is to look at it."""
+        found = self._seen.get(head)
+        if found is not None:
+            return found
+        parts = _ATTRIBUTE.split(head.decode("latin-1"))
+        if len(parts) > 1:
+            return self._put_together(head, parts)
+        found = _read(head, self._max_body, self._forwarded)
+        if found is not None and len(head) <= REMEMBERED_BYTES:
+            _remember(self._seen, head, found)
         return found
+
+    def _put_together(self, head: bytes, parts: list[str]) -> Head | None:
+        """Read the rest between the attributes, and put these to it."""
+        names, values = parts[1::3], parts[2::3]
+        if len(names) > MAX_ATTRIBUTES or len(head) > MAX_HEAD_BYTES:
+            return None
+        rest = "".join(parts[::3])
+        found = self._attributed.get(rest)
+        if found is None:
+            found = _read(rest.encode("latin-1"), self._max_body, self._forwarded, attributed=True)
+            if found is None:
+                return None
+            if len(rest) <= REMEMBERED_BYTES:
+                _remember(self._attributed, rest, found)
+        attributes = [*found.attributes, *zip(map(str.lower, names), values, strict=True)]
+        return Head(found.form, found.length, found.request_id, found.forwarded, found.credential, attributes, found.content_type)
+
+
+def _remember(seen: dict[T, Head], head: T, found: Head) -> None:
+    if len(seen) >= REMEMBERED:
+        seen.clear()
+    seen[head] = found

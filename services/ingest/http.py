@@ -7,7 +7,7 @@ from aiohttp import web
 
 from services.ingest import answers, batch
 from services.ingest.answers import Answer
-from services.ingest.cloudevents import Binary
+from services.ingest.cloudevents import Binary, attribute
 from services.ingest.express import Express
 from services.ingest.forms import ARRAY, BATCHED, BINARY, JSON, Form, form_of
 from services.ingest.intake import Accepted, Counted, Intake
@@ -128,9 +128,13 @@ def asked(request: web.Request, *, many: bool) -> Form:
 
 
 def binary(request: web.Request, body: bytes) -> Binary:
-    """A request in the binary mode of CloudEvents."""
+    """A request in the binary mode of CloudEvents.
+
+    Raises:
+        Rejected: an attribute is wrong.
+    """
     headers = [(name.lower(), value) for name, value in request.raw_headers]
-    attributes = [(name[3:], value) for name, value in headers if name.startswith(b"ce-")]
+    attributes = [attribute(name, value) for name, value in headers if name.startswith(b"ce-")]
     return Binary(attributes, next((value for name, value in headers if name == b"content-type"), b""), body)
 
 

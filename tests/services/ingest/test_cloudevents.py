@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.ingest.cloudevents import Binary, read_binary, read_structured
+from services.ingest.cloudevents import Binary, attribute, read_binary, read_structured
 from tas_mcp.errors import Flaw, Rejected
 from tas_mcp.messages import Event
 from tas_mcp.submission import Limits
@@ -25,14 +25,11 @@ def structured(members: dict[str, Any], limits: Limits | None = None) -> tuple[E
 
 
 def binary(
-    headers: dict[str, str] | list[tuple[bytes, bytes]], body: bytes = b"", content_type: bytes = b"application/json"
+    headers: dict[str, str] | list[tuple[str, str]], body: bytes = b"", content_type: bytes = b"application/json"
 ) -> tuple[Event, object]:
-    given = (
-        [(name.encode(), value.encode("latin-1")) for name, value in {**LEAST, **headers}.items()]
-        if isinstance(headers, dict)
-        else headers
-    )
-    return read_binary(Binary(given, content_type, body), Limits(), NOW, new_id)
+    given = {**LEAST, **headers}.items() if isinstance(headers, dict) else headers
+    attributes = [attribute(b"ce-" + name.encode(), value.encode("latin-1")) for name, value in given]
+    return read_binary(Binary(attributes, content_type, body), Limits(), NOW, new_id)
 
 
 def test_the_least_event() -> None:
@@ -126,7 +123,7 @@ def test_the_limits_hold() -> None:
         structured({"data": [[[1]]]}, Limits(depth=2))
     two = Limits(metadata=2)
     assert structured({"subject": "a", "ext": "b"}, two)
-    with pytest.raises(Rejected, match="the limit is 2 beside the required ones"):
+    with pytest.raises(Rejected, match="the limit is 2 beside the 4 required ones"):
         structured({"subject": "a", "ext": "b", "more": "c"}, two)
     with pytest.raises(Rejected, match="the limit is 10"):
         read_binary(Binary([], b"", b"x" * 11), Limits(event_bytes=10), NOW, new_id)
@@ -199,8 +196,10 @@ def test_the_data_by_its_type(content_type: str, body: bytes, data: bytes, kept:
 @pytest.mark.parametrize(
     ("headers", "pointer"),
     [
-        ({"datacontenttype": "a/b"}, "/datacontenttype"),
-        ({"data": "x"}, "/data"),
+        ({"datacontenttype": "a/b"}, ""),
+        ({"data": "x"}, ""),
+        ({"data_base64": "x"}, "/data_base64"),
+        ({"time": "now"}, "/time"),
         ({"my-ext": "x"}, "/my-ext"),
         ({"": "x"}, "/"),
         ({"specversion": "2"}, "/specversion"),
@@ -216,7 +215,7 @@ def test_what_is_wrong_with_a_header_is_said(headers: dict[str, str], pointer: s
 
 @pytest.mark.parametrize("name", LEAST)
 def test_a_missing_header_is_named(name: str) -> None:
-    given = [(each.encode(), value.encode()) for each, value in LEAST.items() if each != name]
+    given = [(each, value) for each, value in LEAST.items() if each != name]
     with pytest.raises(Rejected) as error:
         binary(given)
     assert error.value.flaws[0].pointer == "/" + name

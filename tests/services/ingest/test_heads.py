@@ -4,11 +4,15 @@ import pytest
 
 from services.ingest import heads
 from services.ingest.forms import ARRAY, BINARY, JSON, LINES, STRUCTURED
-from services.ingest.heads import MAX_ATTRIBUTES, MAX_HEAD_BYTES, MAX_HEADERS, REMEMBERED, REMEMBERED_BYTES, Head, Heads, read
+from services.ingest.heads import MAX_ATTRIBUTES, MAX_HEAD_BYTES, MAX_HEADERS, REMEMBERED, REMEMBERED_BYTES, Head, Heads
 
 MAX_BODY = 65_536
 LINE = "POST /api/v1/events HTTP/1.1"
 HOST, TYPE, LENGTH = "Host: gateway", "Content-Type: application/json", "Content-Length: 7"
+
+
+def read(head: bytes, max_body: int) -> Head | None:
+    return Heads(max_body).read(head)
 
 
 def lines(*given: str) -> bytes:
@@ -51,8 +55,24 @@ TAKEN = {
         Head(STRUCTURED, 7, ""),
     ),
     "a CloudEvent in headers": (
-        lines(LINE, "ce-id: 1", HOST, "Content-Type: Text/Plain; charset=x", "CE-Ext:", LENGTH, "Ce-A1: b c "),
-        Head(BINARY, 7, "", "", "", [(b"id", b" 1"), (b"Ext", b""), (b"A1", b" b c ")], b"Text/Plain; charset=x"),
+        lines(
+            LINE,
+            "ce-id: 1",
+            HOST,
+            "Content-Type: Text/Plain; charset=x",
+            "CE-Ext:",
+            LENGTH,
+            "Ce-A1: b c ",
+            "Ce-B:a%20b",
+            "ce-T:5",
+        ),
+        Head(
+            BINARY, 7, "", "", "", [("ext", ""), ("a1", "b c"), ("b", "a b"), ("id", "1"), ("t", "5")], b"Text/Plain; charset=x"
+        ),
+    ),
+    "a CloudEvent of which all has to be decoded": (
+        plain("ce-id:  1", 'ce-a: "b"', "ce-long: " + "x" * 129),
+        Head(BINARY, 7, "", "", "", [("id", "1"), ("a", "b"), ("long", "x" * 129)], b"application/json"),
     ),
 }
 
@@ -146,6 +166,7 @@ HANDED_OVER = {
     "an attribute without a name": plain("ce-: x"),
     "an attribute and a blank": plain("ce-id : x"),
     "an attribute outside ASCII": plain("ce-id: \xe9"),
+    "an attribute that is wrong": plain("ce-ext: %C0%A0"),
     "an attribute with a tab": plain("ce-id:\tx"),
     "an attribute that is folded": plain("ce-id: x", " y"),
     "attributes and no type": lines(LINE, HOST, "ce-id: x", LENGTH),
@@ -222,7 +243,7 @@ def test_attributes_differ_and_the_rest_is_remembered() -> None:
     remembering = Heads(MAX_BODY)
     for number in range(100):
         found = remembering.read(plain(f"ce-id: {number}"))
-        assert found == Head(BINARY, 7, "", "", "", [(b"id", b" %d" % number)], b"application/json")
+        assert found == Head(BINARY, 7, "", "", "", [("id", str(number))], b"application/json")
     assert (len(remembering._attributed), len(remembering._seen)) == (1, 0)
     assert remembering.read(plain()) == Head(JSON, 7, ""), "without attributes the same lines mean something else"
 
@@ -231,4 +252,4 @@ def test_what_is_not_plain_is_not_remembered() -> None:
     remembering = Heads(MAX_BODY)
     for head in HANDED_OVER.values():
         remembering.read(head)
-    assert remembering._seen == remembering._attributed == {}
+    assert (remembering._seen, remembering._attributed) == ({}, {})
