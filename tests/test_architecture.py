@@ -46,6 +46,7 @@ PURE = (
     "services.forward.cloudevents",
     "services.forward.formats",
     "services.ingest.cloudevents",
+    "services.ingest.compression",
     "services.ingest.filters",
     "services.ingest.forms",
     "services.ingest.grpc.events",

@@ -8,6 +8,7 @@ from aiohttp import web
 from services.ingest import answers, batch
 from services.ingest.answers import Answer
 from services.ingest.cloudevents import Binary, attribute
+from services.ingest.compression import gzipped, inflated
 from services.ingest.express import Express
 from services.ingest.forms import ARRAY, BATCHED, BINARY, JSON, Form, form_of
 from services.ingest.intake import Accepted, Counted, Intake
@@ -71,7 +72,7 @@ def take_one(settings: Settings, intake: Intake, auth: Authentication) -> Handle
     async def take(request: web.Request) -> web.StreamResponse:
         caller = auth.caller(request.headers.items(), request.remote or "", names(request.transport))
         form = asked(request, many=False)
-        body = await read_event(request, settings.body_seconds, form)
+        body = await read_event(request, settings.body_seconds, settings.max_event_bytes, form)
         future: asyncio.Future[Accepted | TasError] = asyncio.get_running_loop().create_future()
 
         def settle(answer: Accepted | TasError) -> None:
@@ -100,7 +101,7 @@ def take_batch(settings: Settings, intake: Intake, auth: Authentication) -> Hand
         caller = auth.caller(request.headers.items(), request.remote or "", names(request.transport))
         caller.require("events:write")
         form = asked(request, many=True)
-        body = await read_event(request, settings.body_seconds, form)
+        body = await read_event(request, settings.body_seconds, settings.max_batch_bytes, form)
         assert form.split is not None  # noqa: S101  (many)
         entries = form.split(body, settings.max_batch_bytes, settings.max_batch_events)
         found = await batch.submit(entries, intake, caller, counted[form.protocol], form.read)
@@ -120,8 +121,6 @@ def asked(request: web.Request, *, many: bool) -> Form:
         Rejected: ``UNSUPPORTED_MEDIA_TYPE``.
     """
     headers = request.headers
-    if headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise Rejected("UNSUPPORTED_MEDIA_TYPE", "compressed bodies are not taken: send the event without Content-Encoding")
     attributed = any(name[:3].lower() == "ce-" for name in headers)
     foreign = headers.get("Sec-Fetch-Site") == "cross-site"
     return form_of(headers.get("Content-Type", ""), many=many, attributed=attributed, foreign=foreign)
@@ -138,13 +137,26 @@ def binary(request: web.Request, body: bytes) -> Binary:
     return Binary(attributes, next((value for name, value in headers if name == b"content-type"), b""), body)
 
 
-async def read_event(request: web.Request, seconds: float, form: Form) -> bytes:
-    """The body: see ``tas_mcp.http.read_body``.
+async def read_event(request: web.Request, seconds: float, limit: int, form: Form) -> bytes:
+    """The body: see ``tas_mcp.http.read_body``; one that came as gzip may have ``limit`` bytes when it is unpacked.
 
     Raises:
-        Rejected: ``INVALID_EVENT``: it is empty (only in the binary mode may an event be without data).
+        Rejected: ``INVALID_EVENT``: it is empty (only in the binary mode may an event be without data), or broken;
+            ``UNSUPPORTED_ENCODING``; ``TOO_LARGE``.
     """
+    packed = gzipped(",".join(request.headers.getall("Content-Encoding", ())))
     body = await read_body(request, seconds, "the body is larger than the limit for a batch")
+    if packed:
+        body = await unpacked(body, limit)
     if not body and form is not BINARY:
         raise Rejected("INVALID_EVENT", "the body is empty: send one event as JSON")
     return body
+
+
+async def unpacked(body: bytes, limit: int) -> bytes:
+    """A gzip body, unpacked while others get their turns. Raises as ``inflated`` does."""
+    pieces = []
+    for piece in inflated(body, limit):
+        pieces.append(piece)
+        await asyncio.sleep(0)
+    return b"".join(pieces)

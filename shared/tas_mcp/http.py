@@ -46,6 +46,7 @@ STATUS = {
     "BATCH_TOO_LARGE": 413,
     "TOO_LARGE": 413,
     "UNSUPPORTED_MEDIA_TYPE": 415,
+    "UNSUPPORTED_ENCODING": 415,
     "INVALID_TARGET": 422,
     "INVALID_KEY": 422,
     "INVALID_RULES": 422,
@@ -112,11 +113,13 @@ def problem(error: TasError, request_id: str = "") -> Problem:
 
 
 def problem_headers(error: TasError, request_id: str) -> dict[str, str]:
-    """The headers that go with a problem; 401 says what to come with; 429 and 503 always say when to come back, 429 also which
-    limit was reached (draft-ietf-httpapi-ratelimit-headers-10)."""
+    """The headers that go with a problem; 401 says what to come with, 415 which compression is taken; 429 and 503 always say when
+    to come back, 429 also which limit was reached (draft-ietf-httpapi-ratelimit-headers-10)."""
     headers = {"X-Request-Id": request_id}
     if isinstance(error, Rejected) and error.code == "UNAUTHORIZED":
         headers["WWW-Authenticate"] = CHALLENGE
+    if isinstance(error, Rejected) and error.code == "UNSUPPORTED_ENCODING":
+        headers["Accept-Encoding"] = "gzip"
     if isinstance(error, Overloaded | Unavailable):
         seconds = max(1, math.ceil(error.retry_after))
         headers["Retry-After"] = str(seconds)

@@ -1,5 +1,6 @@
 """The event routes over real sockets and a real broker, on both lanes."""
 
+import gzip
 import json
 import re
 from contextlib import AsyncExitStack
@@ -125,8 +126,6 @@ CONTENT_TYPES: list[tuple[dict[str, str], int]] = [
     ({"Content-Type": "application/json", "Sec-Fetch-Site": "cross-site"}, 200),
     ({"Content-Type": "application/x-www-form-urlencoded", "Sec-Fetch-Site": "cross-site"}, 415),
     ({"Content-Type": "application/json; charset=latin-1"}, 415),
-    ({"Content-Type": "application/json", "Content-Encoding": "gzip"}, 415),
-    ({"Content-Type": "application/json", "Content-Encoding": "deflate"}, 415),
     ({"Content-Type": "text/plain"}, 415),
     ({"Content-Type": "multipart/form-data; boundary=x"}, 415),
     ({"Content-Type": "application/jsonp"}, 415),
@@ -226,6 +225,46 @@ async def test_a_form_on_the_wrong_route_is_told_the_right_one(rig: Rig) -> None
         found = await rig.post(b"[]", path, headers={"Content-Type": f"application/{media}"})
         assert (found.status, found.body["code"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
         assert f"goes to {other}:" in found.body["detail"]
+
+
+# Compressed bodies.
+
+
+async def test_gzip(rig: Rig) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    one = await rig.post(gzip.compress(event(event_id="a", data="x" * 1000)), headers=headers)
+    two = gzip.compress(b"[" + event(event_id="b")) + gzip.compress(b"," + event(event_id="c") + b"]")
+    many = await rig.post(two, BATCH, headers={**headers, "Content-Encoding": "X-GZIP"})
+    attributed = await rig.post(
+        gzip.compress(b"data"), headers={**HEADERS, "Content-Type": "text/plain", "Content-Encoding": "gzip"}
+    )
+    assert (one.status, many.body["accepted"], attributed.status) == (200, 2, 200)
+    stored = await rig.stored()
+    assert [each.event_id for each in stored] == ["a", "b", "c", "c1"]
+    assert bytes(stored[3].data) == b'"data"'
+
+
+async def test_other_encodings_are_415_and_the_answer_says_which_is_taken(rig: Rig) -> None:
+    for path in (EVENTS, BATCH):
+        for encoding in ("deflate", "br", "gzip, gzip", "zstd"):
+            found = await rig.post(GOOD, path, headers={"Content-Type": "application/json", "Content-Encoding": encoding})
+            assert (found.status, found.body["code"], found.headers["accept-encoding"]) == (415, "UNSUPPORTED_ENCODING", "gzip")
+
+
+async def test_a_body_that_is_no_gzip_is_400(rig: Rig) -> None:
+    whole = gzip.compress(GOOD)
+    for body in (b"", GOOD, whole[:-1], whole + b"x", whole[:20] + b"xxxx" + whole[24:]):
+        found = await rig.post(body, headers={"Content-Type": "application/json", "Content-Encoding": "gzip"})
+        assert (found.status, found.body["code"]) == (400, "INVALID_EVENT"), body
+    assert await rig.stored() == []
+
+
+async def test_a_bomb_is_413(rig: Rig) -> None:
+    for path, limit in ((EVENTS, 1_048_576), (BATCH, 100_000)):
+        bomb = gzip.compress(b" " * 50_000_000)
+        found = await rig.post(bomb, path, headers={"Content-Type": "application/json", "Content-Encoding": "gzip"})
+        assert (found.status, found.body["code"]) == (413, "TOO_LARGE")
+        assert f"more than {limit} bytes when it is unpacked" in found.body["detail"]
 
 
 # The broker away, full, or without its streams.
