@@ -84,6 +84,7 @@ OWNERS = {
     "grpc": ("services.ingest.grpc", "services.forward.targets.grpc"),
     "httptools": ("services.ingest.heads", "services.forward.connection"),
     "jsonata": ("tas_mcp.routing",),
+    "jwt": ("tas_mcp.auth.tokens",),
     "jsonschema_rs": ("tas_mcp.schemas",),
     "liquid": ("tas_mcp.routing",),
     "nats": ("tas_mcp.broker",),

@@ -81,7 +81,7 @@ async def control(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     runtime.ops.check("streams", lambda: topology.trouble)
     if settings.targets_file:
         runtime.ops.check("targets_file", lambda: "", lambda: files.note)
-    runtime.ops.check("keys", lambda: runtime.auth.trouble)
+    runtime.ops.check("keys", lambda: runtime.auth.trouble, lambda: runtime.auth.note)
     runtime.mount(
         guard(
             runtime.auth,

@@ -20,7 +20,7 @@ from services.ingest.settings import Settings as IngestSettings
 from services.process.main import process
 from services.process.settings import Settings as ProcessSettings
 from tas_mcp import telemetry
-from tas_mcp.auth import on_loopback
+from tas_mcp.auth import knows_callers, on_loopback
 from tas_mcp.errors import Misconfigured
 from tas_mcp.http import application, listening
 from tas_mcp.ops import Ops
@@ -121,7 +121,7 @@ async def demo(base: str, port: int, key: str, show: Callable[[str, str], None])
 
 def asks_for_keys(settings: IngestSettings) -> bool:
     """Whether callers need a key: not on a laptop, where only its own programs can connect, and nothing says that they do."""
-    return settings.auth == "keys" or (settings.auth == "auto" and (settings.admin_key != "" or not on_loopback(settings.host)))
+    return settings.auth == "keys" or (settings.auth == "auto" and (knows_callers(settings) or not on_loopback(settings.host)))
 
 
 def welcome(base: str, grpc: str, nats: str, data: Path | None, demo: bool, keys: bool) -> str:

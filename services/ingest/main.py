@@ -43,7 +43,7 @@ async def ingest(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     publisher = Publisher(connection, window=settings.publish_window)
     tail = Tail(connection, most=settings.max_listeners, events=settings.listener_events, size=settings.listener_bytes)
     auth = runtime.auth
-    runtime.ops.check("keys", lambda: auth.trouble)
+    runtime.ops.check("keys", lambda: auth.trouble, lambda: auth.note)
     async with publisher.running(), follower.running(), presences.running(), announcer.running(), auth.running(), tail.running():
         await follower.first(LOAD_SECONDS)
         sizes = Limits(settings.max_event_bytes, settings.max_depth, settings.max_metadata)

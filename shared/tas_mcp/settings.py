@@ -68,6 +68,18 @@ class PublicSettings(ServiceSettings, frozen=True, kw_only=True, forbid_unknown_
     admin_key: str = ""
     """A key that may do everything, to make the first keys with; best as a file (``TAS_ADMIN_KEY_FILE``) that nobody else may
     read."""
+    jwt_issuer: str = ""
+    """The identity provider whose tokens (JWT) are taken besides keys: their ``iss``."""
+    jwt_audience: str = ""
+    """What their ``aud`` has to hold: one name, or several, separated by commas, of which one is enough."""
+    jwt_jwks_url: str = ""
+    """Where the provider publishes its keys (a JWK Set)."""
+    jwt_jwks_file: str = ""
+    """Or a file that holds them."""
+    jwt_scope_claim: str = "scope"
+    """The claim that holds the scopes: words in a text, or a list."""
+    jwt_leeway_seconds: Annotated[float, Meta(ge=0, le=600)] = 30.0
+    """How far the provider's clock may be from ours."""
     tls_cert_file: str = ""
     """Our certificate and its chain, PEM; with it the ports speak TLS 1.3 only (the ops port: plain HTTP)."""
     tls_key_file: str = ""

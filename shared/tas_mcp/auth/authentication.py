@@ -5,17 +5,18 @@ revocation hold at once. Nothing is fetched meanwhile.
 """
 
 import hmac
-import ipaddress
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from tas_mcp import subjects, telemetry
 from tas_mcp.auth import keys
 from tas_mcp.auth.certificates import Certified
 from tas_mcp.auth.credentials import credential
 from tas_mcp.auth.failures import AuthenticationFailed, Failure, Told
+from tas_mcp.auth.issuer import Issuer, on_loopback
 from tas_mcp.auth.keyring import Keyring
+from tas_mcp.auth.tokens import KeySet, Tokens, UnknownKey, Verified
 from tas_mcp.broker import Connection
 from tas_mcp.callers import ANYBODY, Caller
 from tas_mcp.documents import Document, Follower
@@ -29,6 +30,8 @@ LOAD_SECONDS = 2.0
 """How long the start waits for the keys, without which every caller with one is refused with 503."""
 ADMIN_KEY_CHARACTERS = 32
 """How short the bootstrap key may be."""
+REMEMBERED = 16_384
+"""How many tokens are remembered as verified: that costs some 100 us, to look one up less than one."""
 PRESENCE = "keys"
 """As what a replica announces which revision of the keys it has in force."""
 
@@ -54,13 +57,23 @@ class Authentication:
         self._follower = Follower(connection, subjects.KEYS_BUCKET, self._use)
         self._announcer = Announcer(connection, PRESENCE, lambda: self._keyring.revision)
         self._admin = _admin(settings.admin_key)
+        self._tokens = Tokens(settings)
+        self._verified: dict[bytes, Verified] = {}
+        self._issuer = _issuer(settings, self._use_issuer)
         self.enabled = settings.auth != "none"
         self.told: Told = lambda _: None
 
     @property
     def trouble(self) -> str:
-        """Why keys cannot be looked up, or ``""``."""
-        return self._follower.trouble if self.enabled else ""
+        """Why keys or tokens cannot be looked up, or ``""``."""
+        if not self.enabled:
+            return ""
+        return self._follower.trouble or (self._issuer.trouble if self._issuer else "")
+
+    @property
+    def note(self) -> str:
+        """What people should know, or ``""``."""
+        return self._issuer.note if self._issuer else ""
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Authentication"]:
@@ -68,7 +81,11 @@ class Authentication:
         if not self.enabled:
             yield self
             return
-        async with self._follower.running(), self._announcer.running():
+        async with AsyncExitStack() as stack:
+            if self._issuer:
+                await stack.enter_async_context(self._issuer.running())
+            await stack.enter_async_context(self._follower.running())
+            await stack.enter_async_context(self._announcer.running())
             await self._follower.first(LOAD_SECONDS)
             yield self
 
@@ -115,10 +132,35 @@ class Authentication:
             return BOOTSTRAP
         key_id = keys.id_of(given)
         if not key_id:
-            raise AuthenticationFailed("malformed", "the credential is no API key")
+            return self._by_token(given, digest)
         if not self._follower.loaded.is_set():
             raise Unavailable(f"the keys cannot be looked up: {self._follower.trouble}", 1.0)
         return self._keyring.caller(key_id, digest, self._clock())
+
+    def _by_token(self, given: str, digest: bytes) -> Caller:
+        if self._issuer is None:
+            raise AuthenticationFailed("malformed", "the credential is no API key")
+        now = self._clock()
+        known = self._verified.get(digest)
+        if known is not None and now < known.until:
+            return known.caller
+        if not self._issuer.loaded.is_set():
+            raise Unavailable(self._issuer.trouble, 1.0)
+        try:
+            found = self._tokens.verify(given, now)
+        except UnknownKey:
+            if self._issuer.want():
+                raise Unavailable("the token's key is not known yet, and is being asked for", 1.0) from None
+            raise
+        if len(self._verified) >= REMEMBERED:
+            self._verified.clear()
+        self._verified[digest] = found
+        return found.caller
+
+    def _use_issuer(self, keys: KeySet) -> None:
+        """What was verified by a key that is gone lets nobody in any more."""
+        self._tokens.keys = keys
+        self._verified.clear()
 
     def _tell(self, error: AuthenticationFailed, address: str) -> None:
         FAILURES.labels(error.reason).inc()
@@ -127,14 +169,6 @@ class Authentication:
     async def _use(self, documents: Sequence[Document]) -> None:
         self._keyring.use(documents)
         self._announcer.announce()
-
-
-def on_loopback(host: str) -> bool:
-    """Whether only this machine can reach what listens there."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _admin(key: str) -> bytes | None:
@@ -148,11 +182,29 @@ def _admin(key: str) -> bytes | None:
     return keys.digest(key)
 
 
+def _issuer(settings: PublicSettings, use: Callable[[KeySet], None]) -> Issuer | None:
+    if not settings.jwt_issuer:
+        for name in ("jwt_audience", "jwt_jwks_url", "jwt_jwks_file"):
+            if getattr(settings, name):
+                raise Misconfigured(f"TAS_{name.upper()} is set without TAS_JWT_ISSUER, by whom tokens have to be")
+        return None
+    if not settings.jwt_audience:
+        raise Misconfigured("TAS_JWT_AUDIENCE: say for whom tokens have to be, or those for others would be taken")
+    if bool(settings.jwt_jwks_url) == bool(settings.jwt_jwks_file):
+        raise Misconfigured("TAS_JWT_JWKS_URL or TAS_JWT_JWKS_FILE: say, by one of them, where the keys of the issuer are")
+    return Issuer(settings.jwt_jwks_url, settings.jwt_jwks_file, use)
+
+
+def knows_callers(settings: PublicSettings) -> bool:
+    """Whether the settings say who may come in, besides those with keys that were made already."""
+    return bool(settings.admin_key or settings.jwt_issuer or settings.tls_callers)
+
+
 def _check_open(settings: PublicSettings) -> None:
-    if settings.auth == "auto" and not (settings.admin_key or settings.tls_callers or on_loopback(settings.host)):
+    if settings.auth == "auto" and not (knows_callers(settings) or on_loopback(settings.host)):
         raise Misconfigured(
             f"TAS_HOST={settings.host} lets others in, and nothing says whom: set TAS_ADMIN_KEY_FILE to a file with a key of "
-            "yours, TAS_AUTH=keys where keys were made already, or TAS_AUTH=none to let in everybody"
+            "yours, TAS_JWT_ISSUER, TAS_AUTH=keys where keys were made already, or TAS_AUTH=none to let in everybody"
         )
     if settings.auth == "none":
         say = log.info if on_loopback(settings.host) else log.warning

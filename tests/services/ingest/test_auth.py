@@ -4,6 +4,7 @@ import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tas_mcp.messages import encode
 from tests.nats_server import NatsServer
 from tests.services.ingest.lanes import lane
 from tests.services.ingest.rig import BATCH, GOOD, Reply, Rig, connected, request, serving
+from tests.shared.auth.provider import AUDIENCE, ISSUER, ec_key, key_set, published, token
 from tests.shared.rig import Broker, until
 
 ADMIN = "an-admin-key-of-at-least-32-characters"
@@ -77,6 +79,20 @@ async def test_where_a_credential_may_stand(express: bool, line: str, status: in
                 assert reply.body["code"] == "UNAUTHORIZED"
                 assert ADMIN not in json.dumps(reply.body)
         assert len(found.store.payloads) == (2 if status == 200 else 0)
+
+
+@pytest.mark.parametrize("express", [True, False], ids=["express", "aiohttp"])
+async def test_tokens_are_taken_besides_keys(express: bool, tmp_path: Path) -> None:
+    key = ec_key()
+    (tmp_path / "keys.json").write_bytes(key_set(published(key, "ES256", kid="k1")))
+    issuer: dict[str, Any] = {"jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "jwt_jwks_file": str(tmp_path / "keys.json")}
+    async with lane(express=express, auth="auto", **issuer) as found, connected(found.port) as client:
+        for given, status in ((token(key), 200), (token(key, scope="events:read"), 403), (token(ec_key()), 401)):
+            client.send(request(GOOD, f"Authorization: Bearer {given}"))
+            reply = await client.reply()
+            assert reply is not None
+            assert reply.status == status
+            assert given not in json.dumps(reply.body)
 
 
 @pytest.mark.parametrize("path", ["/api/v1/events", BATCH])
