@@ -38,7 +38,19 @@ STRUCTS = (
 )
 """What defines the schemas, together with all that these hold."""
 
-GROUPS = ("events", "streams", "targets", "revisions", "trials", "schemas", "dead_letters", "keys", "secrets", "audit", "operations")
+GROUPS = (
+    "events",
+    "streams",
+    "targets",
+    "revisions",
+    "trials",
+    "schemas",
+    "dead_letters",
+    "keys",
+    "secrets",
+    "audit",
+    "operations",
+)
 """The files of routes, in the order in which they are shown."""
 
 
