@@ -9,7 +9,20 @@ from pathlib import Path
 
 import msgspec
 
-from bench import backtest, endtoend, forward, idle, ingest, isolation, routing, rules, targets, websocket
+from bench import (
+    backtest,
+    cluster,
+    consumers,
+    endtoend,
+    forward,
+    idle,
+    ingest,
+    isolation,
+    routing,
+    rules,
+    targets,
+    websocket,
+)
 from bench.table import show
 
 BENCHES = {
@@ -23,6 +36,8 @@ BENCHES = {
     "idle": idle.measure,
     "isolation": isolation.measure,
     "backtest": backtest.measure,
+    "cluster": cluster.measure,
+    "consumers": consumers.measure,
 }
 
 

@@ -1,5 +1,6 @@
-"""A receiver that answers 200 as cheaply as Python can, and knows what it got: ``GET /stats``, ``POST /reset``. What comes to
-``/aside/...`` is not counted; ``/aside/fails`` answers 500, ``/aside/hangs`` after half a minute."""
+"""A receiver that answers 200 as cheaply as Python can, and knows what it got: ``GET /stats`` (``distinct``: different events of
+each path, ``gap``: the longest time without one), ``POST /reset``. What comes to ``/aside/...`` is not counted; ``/aside/fails``
+answers 500, ``/aside/hangs`` after half a minute."""
 
 import asyncio
 import json
@@ -23,18 +24,20 @@ class State:
         self.received = 0
         self.ids: set[bytes] = set()
         self.latencies: list[float] = []
-        self.first = self.last = 0.0
+        self.first = self.last = self.gap = 0.0
 
-    def take(self, body: bytes) -> None:
-        self.last = time.perf_counter()
-        self.first = self.first or self.last
+    def take(self, url: bytes, body: bytes) -> None:
+        now = time.perf_counter()
+        self.first = self.first or now
+        self.gap = max(self.gap, now - (self.last or now))
+        self.last = now
         self.received += 1
         sent = SENT(body)
         if sent:
             self.latencies.append(time.time_ns() - int(sent.group(1)))
         event_id = ID(body)
         if event_id:
-            self.ids.add(event_id.group(1))
+            self.ids.add(url + event_id.group(1))
 
     def stats(self) -> dict[str, float]:
         found = sorted(self.latencies) or [0]
@@ -42,6 +45,7 @@ class State:
             "received": self.received,
             "distinct": len(self.ids),
             "seconds": self.last - self.first,
+            "gap": self.gap,
             "p50_ms": found[len(found) // 2] / 1e6,
             "p99_ms": found[int(len(found) * 0.99)] / 1e6,
         }
@@ -80,7 +84,7 @@ class Sink(asyncio.Protocol):
             asyncio.get_running_loop().call_later(HANG_SECONDS, self._transport.write, ANSWER)
             return
         elif not self._url.startswith(b"/aside/"):
-            Sink.state.take(body)
+            Sink.state.take(self._url, body)
         self._transport.write(ANSWER)
 
 

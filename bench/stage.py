@@ -82,6 +82,8 @@ class Stage:
         self._stop = threading.Event()
         threading.Thread(target=self._sample, daemon=True).start()
         self.nats_port = free_port()
+        self.nats_url = f"nats://127.0.0.1:{self.nats_port}"
+        self._nodes: dict[str, tuple[int, int]] = {}
         self.http_port = free_port()
         self.control_port = free_port()
         self.grpc_port = free_port()
@@ -93,12 +95,30 @@ class Stage:
         self._processes[name] = process
 
     def nats(self, cores: set[int]) -> None:
-        config = self.folder / "nats.conf"
+        self._nats("nats", self.nats_port, cores)
+
+    def _nats(self, name: str, port: int, cores: set[int], more: str = "") -> None:
+        config = self.folder / f"{name}.conf"
         config.write_text(
-            f"host: 127.0.0.1\nport: {self.nats_port}\nmax_payload: 8MB\nmax_pending: 256MB\n"
-            f'jetstream {{ store_dir: "{self.folder}/js", max_file_store: 20GB }}\n'
+            f"host: 127.0.0.1\nport: {port}\nmax_payload: 8MB\nmax_pending: 256MB\n"
+            f'jetstream {{ store_dir: "{self.folder}/js-{name}", max_file_store: 20GB }}\n{more}'
         )
-        self.start("nats", [str(Path(sys.executable).parent / "nats-server"), "-c", str(config)], cores)
+        self.start(name, [str(Path(sys.executable).parent / "nats-server"), "-c", str(config)], cores)
+
+    def cluster(self, cores: set[int], names: Sequence[str]) -> None:
+        """Brokers that know each other."""
+        self._nodes = {name: (free_port(), free_port()) for name in names}
+        self.nats_url = ",".join(f"nats://127.0.0.1:{port}" for port, _ in self._nodes.values())
+        for name in names:
+            self.node(name, cores)
+
+    def node(self, name: str, cores: set[int]) -> None:
+        """Start a broker of the cluster, or start it again."""
+        port, own = self._nodes[name]
+        routes = ", ".join(f"nats://127.0.0.1:{route}" for _, route in self._nodes.values())
+        more = f"server_name: {name}\ncluster {{ name: bench, listen: 127.0.0.1:{own}, routes: [{routes}] }}\n"
+        self._nats(name, port, cores, more)
+        wait_for_port(port)
 
     def broker(self, cores: set[int]) -> None:
         """The broker, and the control service that makes its streams."""
@@ -110,7 +130,7 @@ class Stage:
         self._ops[name] = free_port()
         ports = {"ingest": self.http_port, "control": self.control_port}
         env = {
-            "TAS_NATS_URL": f"nats://127.0.0.1:{self.nats_port}",
+            "TAS_NATS_URL": self.nats_url,
             "TAS_OPS_PORT": str(self._ops[name]),
             "TAS_ALLOWED_NETWORKS": "127.0.0.0/8",
             "TAS_AUTH": "none",
@@ -144,14 +164,20 @@ class Stage:
             process.kill()
             process.wait()
 
+    def kill(self, name: str) -> None:
+        """``kill -9``."""
+        process = self._processes.pop(name)
+        process.kill()
+        process.wait()
+
     def run(self, command: Sequence[str], cores: set[int]) -> Any:
-        """Run to the end; its standard output is JSON."""
+        """Run to the end; the last line of its standard output is JSON."""
         process = subprocess.Popen(command, stdout=subprocess.PIPE)
         os.sched_setaffinity(process.pid, cores)
         output, _ = process.communicate()
         if process.returncode:
             raise RuntimeError(f"{command} ended with {process.returncode}")
-        return json.loads(output)
+        return json.loads(output.splitlines()[-1])
 
     def sink(self, cores: set[int]) -> int:
         port = free_port()
@@ -171,9 +197,10 @@ class Stage:
         return {name: (seen[len(seen) // 2] / mib, max(seen) / mib) for name, seen in self._rss.items() if seen}
 
     def cpu_seconds(self, name: str) -> float:
-        """What a process has used (proc(5), stat)."""
-        fields = Path(f"/proc/{self._processes[name].pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds(self.pid(name))
+
+    def pid(self, name: str) -> int:
+        return self._processes[name].pid
 
     def mib(self, name: str) -> float:
         """The memory of a process now."""
@@ -192,6 +219,12 @@ class Stage:
         for name in list(self._processes):
             self.stop(name)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process has used (proc(5), stat)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _resident(pid: int) -> int:

@@ -24,7 +24,7 @@ def show(rows: list[Row]) -> str:
     """The rows as text, one a line."""
     lines = [f"{'what':52} {'value':>12} {'unit':11} {'must':>11} {'floor':>10} {'ratio':>6}  note"]
     for row in rows:
-        must = "" if row.must is None else f"{'<=' if row.at_most else '>='} {row.must:,.0f}"
+        must = "" if row.must is None else f"{'<=' if row.at_most else '>='} {row.must:,.6g}"
         floor = "" if row.floor is None else f"{row.floor:,.0f}"
         ratio = "" if not row.floor else f"{row.value / row.floor:.2f}"
         mark = "" if row.met else "  BELOW"
