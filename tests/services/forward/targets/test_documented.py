@@ -9,12 +9,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import nkeys
 import pytest
 from msgspec import Raw, structs
 
 from services.forward.targets import open_sender
 from tas_mcp import targets
 from tas_mcp.messages import Event
+from tests.certificates import Authority
 from tests.contracts.target import event
 from tests.kafka_broker import ADDRESS, consumed, needs_kafka
 from tests.nats_server import NatsServer
@@ -71,6 +73,22 @@ async def test_nats(nats: NatsServer, broker: Broker) -> None:
     await deliver("plant", nats.url)
     [message] = await broker.messages("S")
     assert (message.subject, message.headers["X-Team"]) == ("plant.7.events", "plant")
+
+
+async def test_nats_with_an_nkey_over_tls(tmp_path: Path) -> None:
+    config = EXAMPLES["plant-2"]["config"]
+    authority = Authority()
+    pair = authority.issue(host=config["tls"]["server_name"])
+    for name, text in (("cert", pair.certificate), ("key", pair.key)):
+        (tmp_path / name).write_text(text)
+    user = nkeys.from_seed(bytearray(config["nkey"].encode())).public_key.decode()
+    tls = f"tls {{ cert_file: {tmp_path}/cert, key_file: {tmp_path}/key }}"
+    server = NatsServer(tmp_path, f"{tls}\nauthorization {{ users: [ {{ nkey: {user} }} ] }}").start()
+    try:
+        tls_of = {**config["tls"], "ca": authority.certificate}
+        await deliver("plant-2", f"tls://localhost:{server.port}", jetstream=False, tls=tls_of)
+    finally:
+        server.kill()
 
 
 async def test_an_argo_event_bus(nats: NatsServer, broker: Broker) -> None:
