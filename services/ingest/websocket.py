@@ -124,6 +124,8 @@ class Socket:
         self._closing = asyncio.Lock()
         self._tasks: asyncio.TaskGroup
         self._listening: asyncio.Task[None] | None = None
+        self._asked: tuple[Id] | None = None
+        """The id of a subscription that was not answered yet."""
 
     async def serve(self) -> None:
         """Read frames until either side closes."""
@@ -253,12 +255,16 @@ class Socket:
             raise Rejected("CONFLICT", "this connection has a subscription already: unsubscribe first")
         keep = filters.within(filters.compile_filter(frame.event_types, frame.conditions), caller)
         start = filters.moment(frame.since) if frame.since is not None else frame.after
+        self._asked = (frame.id,)
         self._listening = self._tasks.create_task(self._listen(frame.id, caller, keep, start))
 
     def _stop_listening(self) -> None:
         if self._listening is not None:
             self._listening.cancel()
             self._listening = None
+        if self._asked is not None:
+            self._refuse(self._asked[0], Rejected("CONFLICT", "the subscription was ended before it began"))
+            self._asked = None
 
     async def _listen(self, given: Id, caller: Caller, keep: Keep | None, start: Start) -> None:
         try:
@@ -269,6 +275,7 @@ class Socket:
             self._owed += 1
             self._turn_out(given, error)
         except TasError as error:
+            self._asked = None
             self._refuse(given, error)
         except (ConnectionError, TimeoutError):
             self.abort()
@@ -279,8 +286,11 @@ class Socket:
     async def _tell(self, given: Id, caller: Caller, keep: Keep | None, start: Start) -> None:
         """Write events as they come, as long as the caller may see them."""
         async with self._sockets.tail.listening(keep, start) as listener:
-            await self._write([frames.ack(given, (), listener.next - 1)])
-            self._written(1)
+            self._asked = None
+            try:
+                await self._write([frames.ack(given, (), listener.next - 1)])
+            finally:
+                self._written(1)
             while True:
                 found = await listener.take()
                 self._guest.confirm(caller)
