@@ -1,7 +1,5 @@
 """The bodies that an event can be delivered as. Pure."""
 
-from datetime import datetime
-
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from services.forward.cloudevents import payload, structured, time
@@ -39,16 +37,6 @@ def tas(event: Event) -> bytes:
 def standard(event: Event) -> bytes:
     """Type, time (RFC 3339) and payload."""
     return encode(_Standard(event.event_type, time(event), Raw(payload_text(event.data))))
-
-
-def unix_seconds(event: Event) -> int:
-    """The event's time as a number. A leap second, which Python has no time for, counts as the moment of acceptance."""
-    if isinstance(event.timestamp, int):
-        return event.timestamp
-    try:
-        return int(datetime.fromisoformat(event.timestamp.upper()).timestamp())
-    except ValueError:
-        return event.accepted_at // 1_000_000_000
 
 
 FORMATS = {"tas": tas, "cloudevents": structured, "cloudevents-binary": payload, "standard": standard, "data": payload}

@@ -28,13 +28,16 @@ class Caller(Struct, frozen=True):
     event_types: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
 
-    def require(self, scope: Scope) -> None:
-        """``admin`` may do everything.
+    def may(self, scope: Scope) -> bool:
+        """``admin`` may do everything."""
+        return scope in self.scopes or "admin" in self.scopes
 
+    def require(self, scope: Scope) -> None:
+        """
         Raises:
             Rejected: ``FORBIDDEN``.
         """
-        if scope not in self.scopes and "admin" not in self.scopes:
+        if not self.may(scope):
             raise Rejected("FORBIDDEN", f"{self.name} may not do this: it needs the scope {scope}")
 
     @property

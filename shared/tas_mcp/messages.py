@@ -6,6 +6,7 @@ socket to the target unless a rule or a transform looks into it.
 """
 
 import hashlib
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -217,6 +218,16 @@ def _where(letter: DeadLetter) -> str:
 def event_key(source: str, event_id: str) -> str:
     """The identity of an event: two sources may use the same event_id. 32 hex digits; also its Nats-Msg-Id."""
     return hashlib.blake2b(f"{source}\0{event_id}".encode(), digest_size=16).hexdigest()
+
+
+def unix_seconds(event: Event) -> int:
+    """The event's time as a number. A leap second, which Python has no time for, counts as the moment of acceptance."""
+    if isinstance(event.timestamp, int):
+        return event.timestamp
+    try:
+        return int(datetime.fromisoformat(event.timestamp.upper()).timestamp())
+    except ValueError:
+        return event.accepted_at // 1_000_000_000
 
 
 def webhook_id(event: Event) -> str:

@@ -16,11 +16,10 @@ from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from services.forward.formats import unix_seconds
 from services.forward.guard import AddrInfo, Guard
 from services.forward.verdict import Failed, Refused
 from tas_mcp import __version__
-from tas_mcp.messages import Event
+from tas_mcp.messages import Event, unix_seconds
 from tas_mcp.routing import payload_text
 from tas_mcp.targets import GrpcTarget
 from tas_mcp.v1 import mcp_pb2, mcp_pb2_grpc

@@ -1,24 +1,25 @@
 """The calls that are under way. Here is their edge: what it raises becomes a status; the drain waits for their ends."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import grpc
 
 from services.ingest.grpc.answers import failure
 from services.ingest.grpc.client import Context
 from tas_mcp import telemetry
-from tas_mcp.errors import TasError
+from tas_mcp.errors import TasError, Unavailable
 
 log = telemetry.logger("grpc")
 
 Unary = Callable[[bytes, Context], Awaitable[bytes]]
-Streaming = Callable[[Context], Awaitable[None]]
+Streaming = Callable[[Any, Context], Awaitable[None]]
 Stop = Callable[[], object]
 
 STREAMS = telemetry.gauge("mcp_grpc_streams", "Open streams of mcp.v1.MCPService")
+STOPPING = "the server is stopping: open the stream again, and send what was not acked again"
 DETAILS = "grpc-status-details-bin"
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -45,17 +46,34 @@ class Calls:
 
         return answer
 
-    def streaming(self, handler: Streaming) -> Callable[[object, Context], Awaitable[None]]:
-        """Wrap a handler of streams, which reads and writes by its context."""
+    def streaming(self, handler: Streaming) -> Streaming:
+        """Wrap a handler of streams, which reads (where more than one message comes) and writes by its context."""
 
-        async def run(_: object, context: Context) -> None:
+        async def run(request: Any, context: Context) -> None:
             with self._counted(), self._streaming():
                 try:
-                    await handler(context)
+                    await handler(request, context)
                 except Exception as error:  # noqa: BLE001  (as above)
                     await _end(context, error)
 
         return run
+
+    async def while_open(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do the work of a stream, which the drain cuts short.
+
+        Raises:
+            Unavailable: it was.
+        """
+        task = asyncio.create_task(work)
+        try:
+            with self.stopping(task.cancel):
+                await asyncio.wait((task,))
+            if task.cancelled():
+                raise Unavailable(STOPPING)
+            await task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     @contextmanager
     def stopping(self, stop: Stop) -> Iterator[None]:

@@ -33,6 +33,10 @@ class Client:
             header = self._addresses.origin.header
             said = ",".join(str(value) for key, value in self._metadata if key == header) if header else ""
             self._addresses.admit(self._address, said, time.monotonic())
+        return self.caller()
+
+    def caller(self) -> Caller:
+        """Who it is now. Raises as ``admit``."""
         return self._auth.caller(self._metadata, self._address)
 
 

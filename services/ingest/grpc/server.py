@@ -14,6 +14,7 @@ from services.ingest.grpc.state import State
 from services.ingest.intake import Intake
 from services.ingest.rates import Addresses
 from services.ingest.settings import Settings
+from services.ingest.tail import Tail
 from tas_mcp import telemetry
 from tas_mcp.auth import Authentication
 from tas_mcp.errors import Misconfigured
@@ -48,6 +49,7 @@ async def serve(
     settings: Settings,
     intake: Intake,
     auth: Authentication,
+    tail: Tail,
     ops: Ops,
     *,
     addresses: Addresses | None = None,
@@ -68,7 +70,7 @@ async def serve(
     )
     server = grpc.aio.server(options=options, maximum_concurrent_rpcs=settings.max_grpc_calls)
     calls = Calls()
-    service = Service(settings, intake, auth, addresses, calls, State(ops, calls))
+    service = Service(settings, intake, auth, addresses, tail, calls, State(ops, calls))
     server.add_registered_method_handlers(SERVICE, service.handlers())
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, service.handlers()),))
     checks = health.aio.HealthServicer()

@@ -10,11 +10,13 @@ from services.ingest.grpc.batches import Batch
 from services.ingest.grpc.calls import Calls
 from services.ingest.grpc.client import Client, Context
 from services.ingest.grpc.events import decode, read
+from services.ingest.grpc.live import Live
 from services.ingest.grpc.state import State
 from services.ingest.grpc.streams import EventStream, Inflow, IngestStream
 from services.ingest.intake import Accepted, Counted, Intake
 from services.ingest.rates import Addresses
 from services.ingest.settings import Settings
+from services.ingest.tail import Tail
 from tas_mcp.auth import Authentication
 from tas_mcp.errors import Rejected, TasError
 from tas_mcp.v1 import mcp_pb2
@@ -34,12 +36,14 @@ class Service:
         intake: Intake,
         auth: Authentication,
         addresses: Addresses | None,
+        tail: Tail,
         calls: Calls,
         state: State,
     ) -> None:
         self._intake = intake
         self._auth = auth
         self._addresses = addresses
+        self._tail = tail
         self._calls = calls
         self._state = state
         self._max_events = settings.max_batch_events
@@ -51,6 +55,7 @@ class Service:
             "IngestEvent": grpc.unary_unary_rpc_method_handler(unary(self._ingest_event)),
             "IngestBatch": grpc.unary_unary_rpc_method_handler(unary(self._ingest_batch)),
             "IngestStream": grpc.stream_stream_rpc_method_handler(streaming(self._ingest_stream)),
+            "StreamEvents": grpc.unary_stream_rpc_method_handler(streaming(self._stream_events)),
             "EventStream": grpc.stream_stream_rpc_method_handler(streaming(self._event_stream)),
             "GetHealth": grpc.unary_unary_rpc_method_handler(unary(self._get_health)),
             "GetMetrics": grpc.unary_unary_rpc_method_handler(unary(self._get_metrics)),
@@ -87,17 +92,23 @@ class Service:
         await done.wait()
         return batch.ack()
 
-    async def _ingest_stream(self, context: Context) -> None:
+    async def _ingest_stream(self, _: object, context: Context) -> None:
         client = self._client(context)
         client.admit().require("events:write")
         inflow = Inflow(self._intake, self._calls, client)
         await IngestStream(inflow, self._intake, self._counted, self._max_events).run(context)
 
-    async def _event_stream(self, context: Context) -> None:
+    async def _event_stream(self, _: object, context: Context) -> None:
         client = self._client(context)
-        client.admit().require("events:write")
+        caller = client.admit()
+        caller.require("events:write")
+        live = Live(self._tail, client, caller) if caller.may("events:read") else None
         inflow = Inflow(self._intake, self._calls, client)
-        await EventStream(inflow, self._intake, self._counted).run(context)
+        await EventStream(inflow, self._intake, self._counted, live).run(context)
+
+    async def _stream_events(self, body: bytes, context: Context) -> None:
+        client = self._client(context)
+        await self._calls.while_open(Live(self._tail, client, client.admit()).stream(body, context))
 
     async def _get_health(self, body: bytes, _: Context) -> bytes:
         decode(mcp_pb2.HealthCheckRequest, body)

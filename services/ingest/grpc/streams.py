@@ -13,9 +13,10 @@ from functools import partial
 import grpc
 
 from services.ingest.grpc.batches import Batch
-from services.ingest.grpc.calls import Calls
+from services.ingest.grpc.calls import STOPPING, Calls
 from services.ingest.grpc.client import Client, Context
 from services.ingest.grpc.events import decode, read
+from services.ingest.grpc.live import Live
 from services.ingest.intake import Accepted, Counted, Intake
 from tas_mcp.callers import Caller
 from tas_mcp.errors import Overloaded, TasError, Unavailable
@@ -81,7 +82,7 @@ class Inflow:
             with self._calls.stopping(self._reading.cancel):
                 yield
             if self._reading.cancelled():
-                raise Unavailable("the server is stopping: open the stream again, and send what has no ack again")
+                raise Unavailable(STOPPING)
             await self._reading
         finally:
             self._reading.cancel()
@@ -128,24 +129,45 @@ def _weight(batch: Batch) -> int:
 
 
 class EventStream:
-    """Events in. The first that is refused ends the stream: there is nothing else by which to say so."""
+    """Events in, and live ones out to who may read them. The first event that is refused ends the stream: there is nothing
+    else by which to say so."""
 
-    def __init__(self, inflow: Inflow, intake: Intake, counted: Counted) -> None:
+    def __init__(self, inflow: Inflow, intake: Intake, counted: Counted, live: Live | None) -> None:
+        self._live = live
         self._inflow = inflow
         self._intake = intake
         self._counted = counted
         self._number = 0
-        self._refused: TasError | None = None
+        self._error: BaseException | None = None
         self._changed = asyncio.Event()
 
     async def run(self, context: Context) -> None:
         """Serve until the client has sent all, and all is stored."""
+        if self._live is None:
+            await self._run(context)
+            return
+        async with self._live.listening() as listener:
+            telling = asyncio.create_task(self._live.tell(listener, context))
+            telling.add_done_callback(self._told)
+            try:
+                await self._run(context)
+            finally:
+                telling.cancel()
+                await asyncio.gather(telling, return_exceptions=True)
+
+    def _told(self, telling: asyncio.Task[None]) -> None:
+        """No more events go out. That ends the stream, unless it is its end."""
+        if not telling.cancelled():
+            self._error = self._error or telling.exception()
+        self._changed.set()
+
+    async def _run(self, context: Context) -> None:
         async with self._inflow.reading(context, self._take, self._changed.set):
-            while not self._inflow.over and self._refused is None:
+            while not self._inflow.over and self._error is None:
                 self._changed.clear()
                 await self._changed.wait()
-            if self._refused is not None:
-                raise self._refused
+            if self._error is not None:
+                raise self._error
 
     async def _take(self, body: bytes) -> None:
         event = decode(mcp_pb2.Event, body)
@@ -156,7 +178,7 @@ class EventStream:
 
     def _settle(self, number: int, answer: Accepted | TasError) -> None:
         self._inflow.ended(1)
-        if isinstance(answer, TasError) and self._refused is None:
+        if isinstance(answer, TasError) and self._error is None:
             answer.detail = f"event {number} of the stream: {answer.detail}"
-            self._refused = answer
+            self._error = answer
         self._changed.set()

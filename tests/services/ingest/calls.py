@@ -1,5 +1,6 @@
 """The gRPC server without a broker: on a port of its own, the test deciding when an event is stored; and a client of it."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, NamedTuple, cast
@@ -13,6 +14,7 @@ from services.ingest.main import limits
 from services.ingest.rates import Shares
 from services.ingest.schemas import Schemas
 from services.ingest.settings import Settings
+from services.ingest.tail import Stored, Tail
 from tas_mcp.auth import Authentication
 from tas_mcp.broker import Connection, Publisher
 from tas_mcp.ops import Ops
@@ -33,6 +35,18 @@ class Server(NamedTuple):
     stub: Any
 
 
+class Quiet:
+    """What is needed of a ``Tail``, where no event ever comes."""
+
+    @asynccontextmanager
+    async def listening(self, *_: Any) -> AsyncIterator["Quiet"]:
+        yield self
+
+    async def take(self) -> list[Stored]:
+        await asyncio.Event().wait()
+        return []
+
+
 @asynccontextmanager
 async def called(*, store: Store | None = None, **changes: Any) -> AsyncIterator[Server]:
     """Serve; ``changes`` are settings. Leaving drains the server, then closes the channel."""
@@ -45,7 +59,7 @@ async def called(*, store: Store | None = None, **changes: Any) -> AsyncIterator
     rates, types, addresses = limits(settings, Shares(lambda: 1))
     intake, auth = Intake(publisher, sizes, schemas, rates, types), Authentication(Connection([], "test"), settings)
     async with AsyncExitStack() as clients:
-        async with serve(settings, intake, auth, ops, addresses=addresses) as port:
+        async with serve(settings, intake, auth, cast(Tail, Quiet()), ops, addresses=addresses) as port:
             channel = await clients.enter_async_context(connected(port))
             yield Server(port, found, ops, channel, mcp_pb2_grpc.MCPServiceStub(channel))
 
