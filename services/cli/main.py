@@ -7,11 +7,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from services.cli import audit, secret
+from services.cli import audit, keys, secret
 from tas_mcp import __version__, target_files
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="TAS MCP, an event gateway.", pretty_exceptions_enable=False)
 app.add_typer(audit.app, name="audit")
+app.add_typer(keys.app, name="keys")
 app.add_typer(secret.app, name="secrets")
 console = Console(highlight=False, soft_wrap=True)
 
