@@ -30,12 +30,20 @@ async def lookup(host: str, port: int) -> Sequence[AddrInfo]:
 
 class Guard:
     """Resolves the hosts of targets. ``allowed`` are the networks that the operator opened; ``broker`` the URLs of our own
-    broker, which is no target even there."""
+    broker, which is no target even there, and ``peers`` says those of its cluster."""
 
-    def __init__(self, allowed: Sequence[Network] = (), broker: Sequence[str] = (), lookup: Lookup = lookup) -> None:
+    def __init__(
+        self,
+        allowed: Sequence[Network] = (),
+        broker: Sequence[str] = (),
+        lookup: Lookup = lookup,
+        peers: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
         self._allowed = tuple(allowed)
-        self._broker = [_host_and_port(url) for url in broker]
+        self._broker = tuple(broker)
+        self._peers = peers
         self._lookup = lookup
+        self._broker_asked: tuple[str, ...] = ()
         self._broker_addresses: dict[tuple[str, int], set[Address]] = {}
         self._broker_asked_at = float("-inf")
 
@@ -71,15 +79,16 @@ class Guard:
         return given in known or (here and any(each.is_loopback for each in known))
 
     async def _find_broker(self) -> None:
-        if time.monotonic() - self._broker_asked_at < BROKER_SECONDS:
+        urls = (*self._broker, *self._peers())
+        if urls == self._broker_asked and time.monotonic() - self._broker_asked_at < BROKER_SECONDS:
             return
-        for host, port in self._broker:
+        for host, port in map(_host_and_port, urls):
             try:
                 found = await self._lookup(host, port)
             except (OSError, UnicodeError):  # what is known of it stays
                 continue
             self._broker_addresses[host, port] = {address(str(each[4][0])) for each in found}
-        self._broker_asked_at = time.monotonic()
+        self._broker_asked, self._broker_asked_at = urls, time.monotonic()
 
 
 def _host_and_port(url: str) -> tuple[str, int]:

@@ -27,7 +27,7 @@ STATUS_SECONDS = 3.0
 async def forward(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     connection, publisher, ops = runtime.connection, runtime.publisher, runtime.ops
     outcomes = Outcomes(publisher, subjects.ATTEMPTS)
-    guard = Guard(networks(settings.allowed_networks), settings.nats_url.split(","))
+    guard = Guard(networks(settings.allowed_networks), settings.nats_url.split(","), peers=lambda: connection.peers)
     statuses = Statuses(StatusBucket(JetStream(connection), publisher))
     presences = Presences(connection, runtime.name)
     announcer = Announcer(connection, runtime.name, lambda: 0)

@@ -85,6 +85,7 @@ class Connection:
         self._up_hooks: list[Hook] = []
         self._down_hooks: list[Hook] = []
         self._error: Exception | None = None
+        self._peers: list[str] = []
         self.trouble = "not connected yet"
         self.max_payload = 1_048_576
         self.server_version = (0, 0)
@@ -93,6 +94,13 @@ class Connection:
     @property
     def connected(self) -> bool:
         return self._client is not None
+
+    @property
+    def peers(self) -> list[str]:
+        """The URLs of the other servers of the cluster, as the server last connected to tells them."""
+        if self._client is not None:
+            self._peers = [f"nats://{each.netloc}" for each in self._client.discovered_servers]
+        return self._peers
 
     def new_inbox(self) -> str:
         """A subject below this connection's own inbox prefix, never used before."""

@@ -110,6 +110,16 @@ async def test_the_broker_is_known_by_what_its_name_resolves_to() -> None:
     assert names.asked == ["a.test", "nats.internal"]
 
 
+async def test_a_server_that_joined_the_broker_s_cluster_is_no_target_from_then_on() -> None:
+    peers: list[str] = []
+    guard = Guard(networks("10.0.0.0/8"), ["nats://10.0.0.5:4222"], peers=lambda: peers)
+    assert await addresses(guard, "10.0.0.6", 4222) == ["10.0.0.6"]
+    peers.append("nats://10.0.0.6:4222")
+    for host in ("10.0.0.5", "10.0.0.6"):
+        with pytest.raises(Refused, match="this gateway's own broker"):
+            await addresses(guard, host, 4222)
+
+
 async def test_a_broker_whose_name_is_away_hinders_nobody_and_is_asked_again() -> None:
     names = Names("8.8.8.8", "", "10.0.0.6", "10.0.0.6")
     guard = Guard(networks("10.0.0.0/8"), ["nats://nats.internal"], names.lookup)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -11,7 +12,7 @@ from tas_mcp import subjects
 from tas_mcp.broker import Connection, Pulled, Puller
 from tas_mcp.errors import Rejected, TasError, Unavailable
 from tas_mcp.messages import PubAck
-from tests.nats_server import NatsServer
+from tests.nats_server import NatsServer, free_port
 from tests.shared.rig import POLL_SECONDS, linked, until
 
 
@@ -306,3 +307,21 @@ async def test_one_who_stops_waiting_for_a_flush_does_not_harm_the_link(nats: Na
             nats.resume()
             await broker.jetstream.call("INFO")
             assert not lost
+
+
+async def test_the_other_servers_of_a_cluster_are_told(tmp_path: Path) -> None:
+    first, second = free_port(), free_port()
+    servers = []
+    for name, own, other in (("one", first, second), ("two", second, first)):
+        folder = tmp_path / name
+        folder.mkdir()
+        cluster = f"name: c, listen: 127.0.0.1:{own}, routes: [nats://127.0.0.1:{other}]"
+        servers.append(NatsServer(folder, f"server_name: {name}\ncluster {{ {cluster} }}"))
+    one, two = (server.start() for server in servers)
+    try:
+        connection = Connection([one.url], "test")
+        async with connection.running():
+            await until(lambda: connection.peers == [two.url])
+    finally:
+        one.kill()
+        two.kill()
