@@ -21,19 +21,22 @@ def listed(setting: str) -> frozenset[str]:
     return frozenset(origin.strip().rstrip("/").lower() for origin in setting.split(",") if origin.strip())
 
 
-def check(headers: Mapping[str, str], allowed: Set[str], *, local: bool) -> None:
-    """Refuse a request of a foreign page. ``local`` says that the connection never left the machine.
+def check(headers: Mapping[str, str], allowed: Set[str], *, local: bool) -> dict[str, str]:
+    """Refuse a request of a foreign page. ``local`` says that the connection never left the machine. What is returned are the
+    headers of an answer that the page may read (Fetch Standard 3.3).
 
     Raises:
         Rejected: ``FORBIDDEN``.
     """
     origin, host = headers.get("Origin", "").lower(), headers.get("Host", "").lower()
+    readable = {"Access-Control-Allow-Origin": headers.get("Origin", ""), "Vary": "Origin"} if origin else {}
     if ANY in allowed or origin in allowed:
-        return
+        return readable
     if origin and not (_sure(origin) and origin.partition("://")[2] == host):
         raise Rejected("FORBIDDEN", f"pages of {origin[:200]!r} may not do this: list the origin in {SETTING}")
     if local and not origin and not (_sure(f"//{host}") or {f"http://{host}", f"https://{host}"} & allowed):
         raise Rejected("FORBIDDEN", f"Host {host[:200]!r} is not this machine: list http://{host[:200]} in {SETTING}")
+    return readable
 
 
 def _sure(url: str) -> bool:

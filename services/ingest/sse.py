@@ -60,14 +60,14 @@ class Streams:
         """GET /api/v1/events/stream."""
         if self._ending.is_set():
             raise Unavailable("this process is about to end: connect again")
-        pages.check(request.headers, self._allowed, local=is_local(request) and not self._auth.enabled)
+        readable = pages.check(request.headers, self._allowed, local=is_local(request) and not self._auth.enabled)
         guest = Guest(self._auth, request)
         caller = guest.caller()
         caller.require("events:read")
         asked = filters.compile_filter(request.query.getall("event_types", []), _conditions(request))
         keep = filters.within(asked, caller)
         async with self._tail.listening(keep, _start(request)) as listener:
-            response = web.StreamResponse(headers=HEADERS)
+            response = web.StreamResponse(headers={**HEADERS, **readable})
             await response.prepare(request)
             response.force_close()
             try:

@@ -232,6 +232,12 @@ async def test_a_foreign_page_may_not(rig: Rig) -> None:
             assert (answer.status, (await answer.json(content_type=None))["code"]) == (403, "FORBIDDEN")
 
 
+async def test_a_page_that_is_listed_may_read_it(nats: NatsServer) -> None:
+    async with serving(nats.url, allowed_origins="https://app.example") as rig:
+        async with rig.session.get(STREAM, headers={"Origin": "https://app.example"}) as answer:
+            assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (200, "https://app.example")
+
+
 async def test_there_is_no_other_method(rig: Rig) -> None:
     async with rig.session.head(STREAM) as answer:
         assert answer.status == 405
