@@ -64,8 +64,8 @@ def here(text: str, dev: Dev) -> str:
 
 
 def order(dev: Dev) -> None:
-    event = {"event_type": "order.created", "source": "shop", "data": {"amount": 250}}
-    requests.post(f"{dev.base}/api/v1/events", json=event, timeout=20).raise_for_status()
+    event = '{"event_type": "order.created", "source": "shop", "data": {"amount": 250}}'
+    requests.post(f"{dev.base}/api/v1/events", data=event, timeout=20).raise_for_status()
 
 
 def test_the_python_of_the_protocols_works(dev: Dev, tmp_path: Path) -> None:
