@@ -38,7 +38,6 @@ from services.control.store import Store
 from services.control.target_files import TargetFiles, locked
 from services.control.topology import Topology
 from tas_mcp import sealing, telemetry
-from tas_mcp.audit import Audit
 from tas_mcp.auth import PRESENCE, on_loopback
 from tas_mcp.broker import JetStream
 from tas_mcp.presence import Presences
@@ -64,7 +63,7 @@ async def control(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     parked = Parked(jetstream, publisher)
     removals = Removals(jetstream, store, lanes, parked, presences, statuses)
     readings = Readings(jetstream, store, statuses)
-    audit = Audit(publisher, runtime.name)
+    audit = runtime.audit
     editor = Editor(store, lanes, presences, removals, audit, locked(settings.targets_file))
     files = TargetFiles(settings.targets_file, topology, store, editor, os.environ)
     schemas = Schemas(jetstream, publisher, ingest, audit)

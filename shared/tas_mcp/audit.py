@@ -24,7 +24,7 @@ RECORD_SECONDS = 1.0
 """How long a caller waits for the record of a change at most."""
 FAILURES = telemetry.counter("mcp_audit_failures", "Records that could not be written to the audit log")
 
-Kind = Literal["targets", "schemas", "keys", "secrets", "dead_letters", "rejected", "authentication", "audit"]
+Kind = Literal["targets", "schemas", "keys", "secrets", "dead_letters", "rejected", "authentication"]
 
 
 class Note(NamedTuple):
@@ -81,8 +81,7 @@ class Audit:
         try:
             async with asyncio.timeout(RECORD_SECONDS), self._turn:
                 if self._lost:
-                    lost = {"records": self._lost}
-                    await self._store(_record(time.time(), "audit", "lost", "", SYSTEM, UNCHANGED, lost), "")
+                    await self._store(_lost(record.kind, self._lost), "")
                     self._lost = 0
                 await self._store(record, msg_id)
         except (TasError, TimeoutError) as error:
@@ -103,6 +102,11 @@ class Audit:
             raise
         if not ack.duplicate:
             self._last = Link(placed.count, ack.seq, placed.hash)
+
+
+def _lost(kind: str, count: int) -> AuditRecord:
+    """What was not written before, of whatever kind. It goes where the next record goes: other subjects may be closed to us."""
+    return AuditRecord(at=time.time(), kind=kind, action="lost", id="", author=SYSTEM.author, details={"records": count})
 
 
 def _record(

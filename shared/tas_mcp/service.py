@@ -22,7 +22,9 @@ import uvloop
 from aiohttp import web
 
 from tas_mcp import __version__, telemetry, tls, workers
+from tas_mcp.audit import Audit
 from tas_mcp.auth import Authentication
+from tas_mcp.auth.attempts import Attempts
 from tas_mcp.broker import Connection, Publisher
 from tas_mcp.broker.security import Tls, client_context
 from tas_mcp.errors import Misconfigured
@@ -59,6 +61,9 @@ class Runtime:
         self.connection = _connection(name, settings)
         self.publisher = Publisher(self.connection)
         self.auth = Authentication(self.connection, settings if isinstance(settings, PublicSettings) else PublicSettings())
+        self.audit = Audit(self.publisher, name)
+        self._attempts = Attempts(self.audit)
+        self.auth.told = self._attempts.tell
         self.routes: list[web.RouteDef] = []
         self.drains: list[Drain] = []
         self.max_body = 0
@@ -80,7 +85,7 @@ class Runtime:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Runtime"]:
-        """Keep the broker link, and follow the certificates, while inside."""
+        """Keep the broker link, follow the certificates, and record who could not say who they are, while inside."""
         self.ops.check("broker", lambda: self.connection.trouble)
         async with AsyncExitStack() as stack:
             if certificates := self.certificates:
@@ -89,6 +94,7 @@ class Runtime:
             stack.enter_context(self.connection.watched(up=_count_connect, down=lambda: CONNECTED.set(0)))
             await stack.enter_async_context(self.connection.running())
             await stack.enter_async_context(self.publisher.running())
+            await stack.enter_async_context(self._attempts.running())
             yield self
 
 
