@@ -13,7 +13,7 @@ never waits for another, and one that does not keep up is told how many events i
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -132,7 +132,7 @@ class Tail:
         self._next: int | None = None
         """The first sequence that the reader has not handed out; None while nobody listens."""
         self._wanted = asyncio.Event()
-        self._look = asyncio.Event()
+        self._hinted = asyncio.Event()
         self._turn = asyncio.Lock()
         self._doubtful = False
         self._told = ""
@@ -164,7 +164,7 @@ class Tail:
             self._live.discard(listener)
             if not self._listeners:
                 self._next = None
-                self._look.set()
+                self._hinted.set()
 
     def joined(self, listener: Listener) -> bool:
         """Whether the reader hands events to it. It does from where the listener has seen all that the reader has handed out."""
@@ -225,40 +225,41 @@ class Tail:
 
     async def _work(self) -> None:
         """Read while somebody listens."""
-        while True:
-            if self._next is None:
-                self._wanted.clear()
-                await self._wanted.wait()
-            async with self._connection.subscribed(subjects.ALL_EVENTS, lambda _: self._look.set()):
-                with self._connection.watched(up=self._doubt):
-                    await self._follow()
+        with self._connection.watched(up=self._doubt):
+            while True:
+                if self._next is None:
+                    self._wanted.clear()
+                    await self._wanted.wait()
+                await self._follow()
 
     def _doubt(self) -> None:
         """A new link may lead to a broker that has lost what it had not yet written to its disk."""
         self._doubtful = True
-        self._look.set()
+        self._hinted.set()
 
     async def _follow(self) -> None:
+        """Read while there is anything to read; then wait for a hint. So hints, each a whole event, cost nothing under load."""
         quiet = 0
-        while self._next is not None:
-            self._look.clear()
-            try:
-                quiet = 0 if self._connection.connected and await self._hand_out() else quiet + 1
-            except (BrokerError, Unavailable) as error:
-                self._tell(error)
-                quiet += 1
-            except Exception:
-                log.exception("events not handed out")
-                quiet += 1
+        while self._next is not None and quiet < QUIET:
+            quiet = 0 if await self._look() else quiet + 1
             await asyncio.sleep(PACE_SECONDS)
-            if quiet < QUIET:
-                continue
-            try:
+        self._hinted.clear()
+        async with self._connection.subscribed(subjects.ALL_EVENTS, lambda _: self._hinted.set()):
+            if self._next is None or await self._look():  # it came before the broker knew of the subscription
+                return
+            with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
-                    await self._look.wait()
-                quiet = 0
-            except TimeoutError:
-                continue
+                    await self._hinted.wait()
+
+    async def _look(self) -> bool:
+        """Hand out what there is. Whether there was anything."""
+        try:
+            return self._connection.connected and await self._hand_out()
+        except (BrokerError, Unavailable) as error:
+            self._tell(error)
+        except Exception:
+            log.exception("events not handed out")
+        return False
 
     async def _hand_out(self) -> bool:
         """Read the next page, and hand it out. Whether there was anything."""

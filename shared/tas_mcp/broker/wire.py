@@ -18,7 +18,7 @@ log = telemetry.logger("wire")
 FIRST_SID = 1_000_000
 """Our subscription ids; nats-py counts its own from 1."""
 _H, _M = b"HM"
-_PREFIX = b"NATS/1.0"
+_SEQUENCE = b"\r\nNats-Sequence:"
 
 
 class Message:
@@ -41,8 +41,9 @@ class Message:
 
     @property
     def sequence(self) -> int:
-        """Its number in the stream that a direct get took it from."""
-        return int(self.headers["Nats-Sequence"])
+        """Its number in the stream that a direct get took it from. The broker writes it behind what the message came with."""
+        start = self._head.rindex(_SEQUENCE) + len(_SEQUENCE)
+        return int(self._head[start : self._head.index(b"\r\n", start)])
 
     @property
     def status(self) -> str:

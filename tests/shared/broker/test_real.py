@@ -325,3 +325,12 @@ async def test_the_other_servers_of_a_cluster_are_told(tmp_path: Path) -> None:
     finally:
         one.kill()
         two.kill()
+
+
+async def test_a_message_cannot_claim_another_place_in_the_stream(nats: NatsServer) -> None:
+    async with linked(nats.url) as broker:
+        await broker.stream()
+        await broker.publisher.store("S.a", b"x", headers={"Nats-Sequence": "99", "X": "Nats-Sequence: 98"})
+        await broker.publisher.store("S.a", b"y")
+        found, _ = await broker.jetstream.page("S", "S.>", 1, 10)
+        assert [message.sequence for message in found] == [1, 2]
