@@ -1,6 +1,7 @@
 """The broker that we ship: what it keeps is encrypted when it has a key, and it speaks TLS when it has a certificate."""
 
 import secrets
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +14,8 @@ from tas_mcp.ops import Ops
 from tas_mcp.service import Runtime
 from tas_mcp.settings import ServiceSettings
 from tests.certificates import Authority
-from tests.e2e.system import SERVICES, Program, broker, free_port, until
+from tests.e2e.system import BIN, ROOT, SERVICES, Program, broker, free_port, until
+from tests.e2e.test_docs import blocks
 
 PASSWORDS = {name: secrets.token_hex(32) for name in (*SERVICES, "system")}
 KEY = secrets.token_hex(32)
@@ -97,5 +99,26 @@ async def test_it_speaks_tls_to_services(tmp_path: Path) -> None:
                 return "cannot connect" in plain.trouble
 
             await until(refused, what="the refusal")
+    finally:
+        program.kill()
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="the document's passwords are made by openssl")
+async def test_the_commands_of_the_document_start_it(tmp_path: Path) -> None:
+    port = free_port()
+    [commands] = [block for block in blocks(ROOT / "docs" / "security.md", "sh") if "nats-server" in block]
+    for given, ours in (("nats-server", f"exec {BIN}/nats-server -a 127.0.0.1 -p {port}"), ("/var/lib/tas-nats", str(tmp_path))):
+        assert given in commands
+        commands = commands.replace(given, ours)
+    program = Program("nats", ["bash", "-c", "set -eu\n" + commands], {}, tmp_path / "nats.log")
+    program.start()
+    try:
+
+        async def ready() -> bool:
+            assert program.alive, program.tail()
+            return "Server is ready" in program.tail(100_000)
+
+        await until(ready, what="the broker")
+        assert "Encryption:" in program.tail(100_000)
     finally:
         program.kill()
