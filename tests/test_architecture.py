@@ -88,6 +88,7 @@ OWNERS = {
     "jsonschema_rs": ("tas_mcp.schemas",),
     "liquid": ("tas_mcp.routing",),
     "nats": ("tas_mcp.broker",),
+    "opentelemetry": ("tas_mcp.tracing",),
     "nkeys": ("tas_mcp.broker",),
     "prometheus_client": ("tas_mcp.telemetry", "tas_mcp.metrics"),
     "re2": ("tas_mcp.routing",),

@@ -22,11 +22,12 @@ from services.forward.gate import Gate
 from services.forward.retry import wait
 from services.forward.storage import Storage
 from services.forward.targets import BatchSender, Sender, deliver
+from services.forward.traces import Traces
 from services.forward.verdict import Failed, Gone, Refused
 from tas_mcp import telemetry
 from tas_mcp.broker import Pulled
 from tas_mcp.errors import Rejected
-from tas_mcp.messages import Attempt, Attempted, Delivery, Event, decode_delivery, decode_event, encode
+from tas_mcp.messages import TRACEPARENT, Attempt, Attempted, Delivery, Event, decode_delivery, decode_event, encode
 from tas_mcp.outcomes import Outcomes
 from tas_mcp.targets import AnyTarget
 
@@ -42,9 +43,19 @@ class Owed(Struct, frozen=True, gc=False):
     delivery: Delivery
     event: Event
 
+    @property
+    def number(self) -> int:
+        """Which attempt is next, from 1."""
+        return len(self.delivery.attempts) + 1
+
+    @property
+    def origin(self) -> str:
+        """The ``traceparent`` of its event where that is sampled, else ``""``."""
+        return self.delivery.trace or self.pulled.header(TRACEPARENT)
+
     def attempt(self, at: float, seconds: float, status: int) -> Attempt:
         """An attempt that began ``at`` and took ``seconds``."""
-        return Attempt(number=len(self.delivery.attempts) + 1, at=at, duration_ms=seconds * 1e3, status=status)
+        return Attempt(number=self.number, at=at, duration_ms=seconds * 1e3, status=status)
 
     def no_attempt(self, why: str) -> Attempt:
         """What is recorded where it is not tried any more."""
@@ -67,12 +78,15 @@ def read(pulled: Pulled) -> Owed:
 class Attempts:
     """Those of one target."""
 
-    def __init__(self, target_id: str, gate: Gate, deadlines: Deadlines, storage: Storage, outcomes: Outcomes) -> None:
+    def __init__(
+        self, target_id: str, gate: Gate, deadlines: Deadlines, storage: Storage, outcomes: Outcomes, traces: Traces
+    ) -> None:
         self._target_id = target_id
         self._gate = gate
         self._deadlines = deadlines
         self._storage = storage
         self._outcomes = outcomes
+        self._traces = traces
         self._counted = Counted(target_id)
 
     def forget(self) -> None:
@@ -82,15 +96,21 @@ class Attempts:
     async def deliver(self, target: AnyTarget, sender: Sender, owed: Owed) -> None:
         """Try once, within the target's timeout."""
         at, began = time.time(), time.monotonic()
+        span = self._traces.begin(target, owed.event, owed.number, owed.origin) if self._traces.on else None
         try:
-            work = deliver(sender, owed.event, owed.delivery.body, owed.delivery.content_type)
+            trace = span.traceparent if span is not None else ""
+            work = deliver(sender, owed.event, owed.delivery.body, owed.delivery.content_type, trace)
             status = await self._deadlines.within(target.delivery.timeout, began, work)
         except (Failed, Refused, TimeoutError) as error:
             failure = error if isinstance(error, Failed | Refused) else _late(target)
             attempt = owed.attempt(at, time.monotonic() - began, failure.status)
+            if span is not None:
+                self._traces.end(span, failure.status, failure)
             self._gate.failed(failure)
             await self._failed(target, owed, attempt, failure)
             return
+        if span is not None:
+            self._traces.end(span, status)
         now = time.monotonic()
         self._gate.delivered(now, now - began, self._deadlines.under_way + 1)
         self._delivered(owed, owed.attempt(at, now - began, status))
@@ -99,10 +119,13 @@ class Attempts:
         """One request for many. What it refuses as a whole is tried one by one: one bad one must not take the others along."""
         at, began = time.time(), time.monotonic()
         verdicts: list[int | Failed | Refused]
+        span = self._traces.begin_together(target, [owed.origin for owed in batch]) if self._traces.on else None
         try:
-            work = sender.send_batch([each.event for each in batch])
+            work = sender.send_batch([each.event for each in batch], span.traceparent if span is not None else "")
             verdicts = await self._deadlines.within(target.delivery.timeout, began, work)
-        except Refused:
+        except Refused as error:
+            if span is not None:
+                self._traces.end(span, error.status, error)
             for owed in batch:
                 await self.deliver(target, sender, owed)
             return
@@ -113,6 +136,8 @@ class Attempts:
         now = time.monotonic()
         seconds = now - began
         failures = [verdict for verdict in verdicts if not isinstance(verdict, int)]
+        if span is not None:
+            self._traces.end(span, 0, failures[0] if failures else None)
         if len(failures) < len(batch):
             self._gate.delivered(now, seconds, self._deadlines.under_way + 1)
         else:
@@ -131,6 +156,8 @@ class Attempts:
         """Do what follows from an attempt that failed."""
         attempt.error, attempt.response = failure.detail[:ERROR_CHARACTERS], failure.response
         self._counted.failed(attempt)
+        if self._traces.on and not owed.origin:
+            self._traces.failed(target, owed.event, attempt, failure)
         if isinstance(failure, Gone):
             await self._gate.disable(failure)
             self._record(owed, attempt, "gone", owed.pulled.nak)  # it stays in the queue, as all the others
@@ -151,6 +178,7 @@ class Attempts:
             if seconds is not None and ended + seconds > expiry(target, owed):
                 seconds, reason = None, "expired"
         if seconds is not None:
+            owed.delivery.trace = owed.origin
             try:
                 await self._storage.park(owed.delivery, ended + seconds)
             except Rejected:  # too large with its history

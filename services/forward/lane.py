@@ -20,6 +20,7 @@ from services.forward.health import Health
 from services.forward.statuses import Statuses
 from services.forward.storage import Storage
 from services.forward.targets import BatchSender, Sender, open_sender
+from services.forward.traces import Traces
 from tas_mcp import subjects, telemetry
 from tas_mcp.broker import Connection, JetStream, Publisher, Pulled, Puller
 from tas_mcp.outcomes import Outcomes
@@ -43,6 +44,7 @@ class Lane:
         statuses: Statuses,
         guard: Guard,
         replicas: Callable[[], int],
+        traces: Traces,
         target: AnyTarget | Removed,
     ) -> None:
         self._guard = guard
@@ -59,7 +61,7 @@ class Lane:
         self._gate = Gate(target, statuses, self._adjust)
         self._health = Health(self._gate)
         storage = Storage(JetStream(connection), publisher, target.id)
-        self._attempts = Attempts(target.id, self._gate, self._deadlines, storage, outcomes)
+        self._attempts = Attempts(target.id, self._gate, self._deadlines, storage, outcomes, traces)
         self._rate: Rate | None = None
         self._batch_size = 1
         self._loop = asyncio.get_running_loop()  # to look for it is a system call: too much for each delivery

@@ -9,6 +9,7 @@ from services.forward.guard import Guard
 from services.forward.lane import Lane
 from services.forward.settings import Settings
 from services.forward.statuses import Statuses
+from services.forward.traces import Traces
 from services.forward.trial import Trials
 from tas_mcp import sealing, subjects
 from tas_mcp.broker import JetStream
@@ -28,13 +29,14 @@ async def forward(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     connection, publisher, ops = runtime.connection, runtime.publisher, runtime.ops
     outcomes = Outcomes(publisher, subjects.ATTEMPTS)
     guard = Guard(networks(settings.allowed_networks), settings.nats_url.split(","), peers=lambda: connection.peers)
+    traces = Traces(runtime.tracer, errors=settings.trace_errors)
     statuses = Statuses(StatusBucket(JetStream(connection), publisher))
     presences = Presences(connection, runtime.name)
     announcer = Announcer(connection, runtime.name, lambda: 0)
     followed = Follower(connection, subjects.STATUS_BUCKET, statuses.use)
 
     def lane(target: AnyTarget | Removed) -> Lane:
-        return Lane(connection, publisher, outcomes, statuses, guard, lambda: len(presences.live()), target)
+        return Lane(connection, publisher, outcomes, statuses, guard, lambda: len(presences.live()), traces, target)
 
     keys = sealing.parse(settings.secret_key)
     dispatcher = Dispatcher(lane, keys)

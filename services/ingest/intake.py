@@ -96,7 +96,7 @@ class Intake:
                 self._rates.admit(caller, 1, size, time.monotonic())
             except Overloaded as error:
                 counted.count(error)
-                settle(error.bare())
+                settle(error)
                 return
         self.take(given, size, read, caller, counted, settle)
 
@@ -127,4 +127,4 @@ class Intake:
             self._publisher.publish(subjects.events(event.event_type), encode(event), stored, msg_id=key)
         except TasError as error:
             counted.count(error)
-            settle(error.bare())
+            settle(error)

@@ -30,7 +30,7 @@ async def process(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     publisher = Publisher(connection, window=4 * settings.in_flight)
     outcomes = Outcomes(publisher, subjects.ROUTED)
     room = Room(JetStream(connection), rules, lambda high: puller.pause() if high else puller.resume())
-    pipeline = Pipeline(publisher, outcomes, rules, room.full)
+    pipeline = Pipeline(publisher, outcomes, rules, room.full, runtime.tracer)
     puller = Puller(connection, subjects.EVENTS, subjects.PROCESS, pipeline.handle, limit=settings.in_flight)
     ops.check("targets", lambda: targets.trouble, rules.faults.note)
     ops.check("events", lambda: puller.trouble)

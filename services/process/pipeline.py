@@ -8,7 +8,7 @@ for want of the broker is tried again, with the same message ids, until it is st
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 from msgspec import Raw
@@ -18,6 +18,7 @@ from tas_mcp import subjects, telemetry
 from tas_mcp.broker import Publisher, Pulled
 from tas_mcp.errors import Rejected, TasError, Unavailable
 from tas_mcp.messages import (
+    TRACEPARENT,
     DeadLetter,
     Delivery,
     Event,
@@ -31,6 +32,7 @@ from tas_mcp.messages import (
 from tas_mcp.metrics import CounterChild
 from tas_mcp.outcomes import Outcomes
 from tas_mcp.routing import Match, TransformFailed, View
+from tas_mcp.tracing import Span, Tracer, messaging
 
 log = telemetry.logger("process")
 
@@ -54,12 +56,19 @@ class Pipeline:
     """Handles events. ``outcomes`` writes to tas.outcomes.routed."""
 
     def __init__(
-        self, publisher: Publisher, outcomes: Outcomes, rules: Rules, full: Full, clock: Callable[[], float] = time.time
+        self,
+        publisher: Publisher,
+        outcomes: Outcomes,
+        rules: Rules,
+        full: Full,
+        tracer: Tracer,
+        clock: Callable[[], float] = time.time,
     ):
         self._publisher = publisher
         self._outcomes = outcomes
         self._rules = rules
         self._full = full
+        self._tracer = tracer
         self._clock = clock
         self._backlog: deque[Pulled] = deque()
         self._catching_up: asyncio.Task[None] | None = None
@@ -103,9 +112,10 @@ class Pipeline:
         matches = self._rules.book.route(view)
         EVALUATION_SECONDS.observe(time.perf_counter() - began)
         EVALUATED.inc()
-        Step(self._publisher, self._outcomes, pulled, view, self._clock(), len(matches)).run(
-            [(match, self._plan(match)) for match in matches], self._results
-        )
+        step = Step(self._publisher, self._outcomes, pulled, view, self._clock(), len(matches))
+        if self._tracer.on and (traceparent := pulled.header(TRACEPARENT)):
+            step.trace(self._tracer, traceparent, matches)
+        step.run([(match, self._plan(match)) for match in matches], self._results)
 
     def _plan(self, match: Match) -> str:
         """Where a match goes: its result."""
@@ -131,7 +141,7 @@ class Pipeline:
 class Step:
     """One event on its way: counts what is not stored yet, then records and acks."""
 
-    __slots__ = ("_event", "_left", "_now", "_outcomes", "_publisher", "_pulled", "_routed", "_view")
+    __slots__ = ("_event", "_left", "_now", "_outcomes", "_publisher", "_pulled", "_routed", "_span", "_tracer", "_view")
 
     def __init__(self, publisher: Publisher, outcomes: Outcomes, pulled: Pulled, view: View, now: float, deliveries: int) -> None:
         self._publisher = publisher
@@ -142,6 +152,26 @@ class Step:
         self._now = now
         self._left = deliveries
         self._routed: list[RoutedTo] = []
+        self._tracer: Tracer | None = None
+        self._span: Span | None = None
+
+    def trace(self, tracer: Tracer, traceparent: str, matches: Sequence[Match]) -> None:
+        """Record what is done here as a part of the event's trace."""
+        self._tracer = tracer
+        event = self._event
+        self._span = tracer.begin(
+            "process tas.events",
+            "CONSUMER",
+            traceparent,
+            {
+                **messaging("process", "tas.events"),
+                "messaging.message.id": event.event_id,
+                "tas.event.type": event.event_type,
+                "tas.event.source": event.source,
+                "tas.event.sequence": self._pulled.seq,
+                "tas.rules.matched": [f"{match.target_id}/{match.rule_id}" for match in matches],
+            },
+        )
 
     def run(self, plans: list[tuple[Match, str]], results: dict[str, CounterChild]) -> None:
         if not plans:
@@ -187,15 +217,25 @@ class Step:
 
     def _queue(self, match: Match, delivery: Delivery, results: dict[str, CounterChild]) -> None:
         def refused(error: Rejected) -> None:
+            if span is not None:
+                span.end(error.detail)
             self._dead(match, self._as_it_came(match), "output_too_large", error.detail, results["too_large"].inc)
 
-        self._store(
-            subjects.deliveries(match.target_id),
-            encode(delivery),
-            f"{self._pulled.seq}:{match.target_id}",
-            lambda: self._done(match, "queued", results["queued"].inc),
-            refused,
-        )
+        def done() -> None:
+            if span is not None:
+                span.end()
+            self._done(match, "queued", results["queued"].inc)
+
+        span = self._publishing("tas.deliveries", match.target_id)
+        msg_id = f"{self._pulled.seq}:{match.target_id}"
+        self._store(subjects.deliveries(match.target_id), encode(delivery), msg_id, done, refused, span)
+
+    def _publishing(self, destination: str, target_id: str) -> Span | None:
+        """The span of a publish, where the event is traced."""
+        if self._tracer is None or self._span is None:
+            return None
+        attributes = {**messaging("send", destination), "tas.target.id": target_id}
+        return self._tracer.begin(f"send {destination}", "PRODUCER", self._span.traceparent, attributes)
 
     def _dead(self, match: Match, delivery: Delivery, reason: str, detail: str, count: Callable[[], None]) -> None:
         """Store a dead letter instead of a delivery."""
@@ -220,7 +260,13 @@ class Step:
         self._store(subjects.dead(match.target_id), encode(letter), msg_id, done, refused)
 
     def _store(
-        self, subject: str, payload: bytes, msg_id: str, done: Callable[[], None], refused: Callable[[Rejected], None]
+        self,
+        subject: str,
+        payload: bytes,
+        msg_id: str,
+        done: Callable[[], None],
+        refused: Callable[[Rejected], None],
+        span: Span | None = None,
     ) -> None:
         """Publish until it is stored. A duplicate was stored before: this event was already here, and its worker died."""
 
@@ -230,10 +276,11 @@ class Step:
             elif isinstance(answer, Rejected):
                 refused(answer)
             else:
-                asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._store, subject, payload, msg_id, done, refused)
+                asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._store, subject, payload, msg_id, done, refused, span)
 
         try:
-            self._publisher.publish(subject, payload, settle, msg_id=msg_id)
+            headers = {TRACEPARENT: span.traceparent} if span is not None else None
+            self._publisher.publish(subject, payload, settle, msg_id=msg_id, headers=headers)
         except (Rejected, Unavailable) as error:
             settle(error)
 
@@ -246,6 +293,8 @@ class Step:
 
     def _record(self) -> None:
         event = self._event
+        if self._span is not None:
+            self._span.end(attributes={"tas.routed": [f"{each.target_id}: {each.result}" for each in self._routed]})
         routed = Routed(self._pulled.seq, event.event_id, event.accepted_at, self._now, self._routed)
         self._outcomes.record(routed, self._pulled.ack)
 

@@ -15,6 +15,8 @@ from msgspec import Raw, Struct
 from tas_mcp import subjects
 
 JSON_NULL = Raw(b"null")
+TRACEPARENT = "traceparent"
+"""The header of what belongs to a sampled trace (W3C Trace Context)."""
 
 
 class Event(Struct, kw_only=True, omit_defaults=True):
@@ -56,7 +58,8 @@ class Delivery(Struct, kw_only=True, omit_defaults=True):
     ``event`` is an encoded ``Event``, kept raw: forwarding an untransformed event copies its bytes. ``revision`` is that of
     the target document which decided; ``redrives`` counts how often an operator has put it back, ``redriven_at`` (Unix
     seconds) is when that was last. ``body`` is what a transform's template wrote: it is sent as it stands, as ``content_type``
-    (None: what the target's headers say), and not the event.
+    (None: what the target's headers say), and not the event. ``trace`` is the ``traceparent`` of a sampled event, kept with a
+    delivery that waits for its next attempt.
     """
 
     event: Raw
@@ -68,6 +71,7 @@ class Delivery(Struct, kw_only=True, omit_defaults=True):
     attempts: list[Attempt] = []
     body: str | None = None
     content_type: str | None = None
+    trace: str = ""
 
 
 class DeadLetter(Struct, kw_only=True, omit_defaults=True):

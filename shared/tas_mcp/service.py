@@ -8,7 +8,6 @@ import argparse
 import asyncio
 import gc
 import os
-import resource
 import signal
 import ssl
 import sys
@@ -32,6 +31,7 @@ from tas_mcp.errors import Misconfigured
 from tas_mcp.http import Drain, Front, application, listening
 from tas_mcp.ops import Ops
 from tas_mcp.settings import PREFIX, PublicSettings, ServiceSettings, load
+from tas_mcp.tracing import open_tracer
 
 log = telemetry.logger("service")
 
@@ -51,7 +51,8 @@ class Runtime:
     their names.
 
     Raises:
-        Misconfigured: the broker's addresses are none; the certificates of the public ports or the bootstrap key cannot be used.
+        Misconfigured: the broker's addresses or the sampler of traces are none; the certificates of the public ports or the
+            bootstrap key cannot be used.
     """
 
     def __init__(self, name: str, settings: ServiceSettings, ops: Ops, *, shared: bool = False) -> None:
@@ -65,6 +66,7 @@ class Runtime:
         self.audit = Audit(self.publisher, name)
         self._attempts = Attempts(self.audit)
         self.auth.told = self._attempts.tell
+        self.tracer = open_tracer(name, os.environ)
         self.routes: list[web.RouteDef] = []
         self.drains: list[Drain] = []
         self.max_body = 0
@@ -92,6 +94,7 @@ class Runtime:
             if certificates := self.certificates:
                 self.ops.check("certificate", lambda: "", lambda: certificates.note)
                 await stack.enter_async_context(certificates.running())
+            await stack.enter_async_context(self.tracer.running())
             stack.enter_context(self.connection.watched(up=_count_connect, down=lambda: CONNECTED.set(0)))
             await stack.enter_async_context(self.connection.running())
             await stack.enter_async_context(self.publisher.running())
@@ -193,7 +196,6 @@ async def serve(name: str, settings: S, service: Service[S], stop: asyncio.Event
                         what="TAS_HTTP_PORT",
                         reuse_port=runtime.shared,
                         drain_seconds=settings.drain_seconds,
-                        idle_seconds=settings.idle_seconds,
                         front=runtime.front,
                         tls=runtime.context,
                     )
@@ -257,20 +259,11 @@ def run(name: str, kind: type[S], service: Service[S], argv: Sequence[str] | Non
 
 def start(main: Coroutine[Any, Any, None]) -> None:
     """Run ``main`` on uvloop; a ``Misconfigured`` becomes one clear line and exit code 2."""
-    _allow_open_files()
     try:
         uvloop.run(main)
     except Misconfigured as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(EXIT_MISCONFIGURED)
-
-
-def _allow_open_files() -> None:
-    """Raise the soft limit of open files, often 1024, to the hard one: each connection is one, and nothing here uses
-    ``select``, for whose sake there is a soft limit."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard not in (soft, resource.RLIM_INFINITY):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def describe(kind: type[ServiceSettings]) -> str:

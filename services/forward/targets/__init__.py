@@ -20,9 +20,9 @@ from tas_mcp.targets import AnyTarget, ArgoTarget, GrpcTarget, KafkaTarget, Nats
 class Sender(Protocol):
     """A live way to one destination."""
 
-    async def send(self, event: Event) -> int:
-        """Deliver once; returning means delivered. The status, here and in what is raised, speaks HTTP whatever the type: 2xx
-        delivered, 429 too much, other 4xx refused, 5xx failing, 0 no answer.
+    async def send(self, event: Event, trace: str = "") -> int:
+        """Deliver once, with the ``traceparent`` where there is one; returning means delivered. The status, here and in what is
+        raised, speaks HTTP whatever the type: 2xx delivered, 429 too much, other 4xx refused, 5xx failing, 0 no answer.
 
         Safe to call concurrently, and to cancel: what was begun is then given up or comes to nothing. Must not retry, time out,
         log or count: the lane does, for every type.
@@ -38,7 +38,7 @@ class Sender(Protocol):
 class TextSender(Sender, Protocol):
     """A sender that can deliver a text that a transform's template wrote, instead of the event."""
 
-    async def send_text(self, event: Event, text: str, content_type: str | None) -> int:
+    async def send_text(self, event: Event, text: str, content_type: str | None, trace: str = "") -> int:
         """Deliver the text as it stands, as ``content_type`` (None: what the target sends by default), under the event's
         identity. As ``send`` in all else."""
         ...
@@ -48,7 +48,7 @@ class TextSender(Sender, Protocol):
 class BatchSender(Sender, Protocol):
     """A sender that can deliver many at once for less."""
 
-    async def send_batch(self, events: Sequence[Event]) -> list[int | Failed | Refused]:
+    async def send_batch(self, events: Sequence[Event], trace: str = "") -> list[int | Failed | Refused]:
         """Deliver each once; what came of it, in the order given. As ``send`` in all else.
 
         Raises:
@@ -91,16 +91,18 @@ def open_sender(target: AnyTarget, guard: Guard) -> AbstractAsyncContextManager[
             return open_http(target, guard)
 
 
-def deliver(sender: Sender, event: Event, text: str | None, content_type: str | None) -> Coroutine[Any, Any, int]:
+def deliver(
+    sender: Sender, event: Event, text: str | None, content_type: str | None, trace: str = ""
+) -> Coroutine[Any, Any, int]:
     """Send the text that a template wrote, where there is one, else the event: see ``Sender.send``, which is to be awaited.
 
     Raises:
         Refused: the target's type sends no texts.
     """
     if text is None:
-        return sender.send(event)
+        return sender.send(event, trace)
     if _takes_text(type(sender)):
-        return cast(TextSender, sender).send_text(event, text, content_type)
+        return cast(TextSender, sender).send_text(event, text, content_type, trace)
     raise Refused(400, "the text of a template was queued for the target, whose type sends events")
 
 

@@ -45,16 +45,16 @@ class Bus:
         self._subject = f"default.{config.event_source}.{config.event_name}"
         self._link = link
 
-    async def send(self, event: Event) -> int:
-        return await self._link.send(self._message(event, cloudevents.payload(event), cloudevents.data_type(event)))
+    async def send(self, event: Event, trace: str = "") -> int:
+        return await self._link.send(self._message(event, trace, cloudevents.payload(event), cloudevents.data_type(event)))
 
-    async def send_text(self, event: Event, text: str, content_type: str | None) -> int:
-        return await self._link.send(self._message(event, text.encode(), content_type or cloudevents.DATA))
+    async def send_text(self, event: Event, text: str, content_type: str | None, trace: str = "") -> int:
+        return await self._link.send(self._message(event, trace, text.encode(), content_type or cloudevents.DATA))
 
-    async def send_batch(self, events: Sequence[Event]) -> list[int | Failed | Refused]:
-        return await together([self.send(event) for event in events])
+    async def send_batch(self, events: Sequence[Event], trace: str = "") -> list[int | Failed | Refused]:
+        return await together([self.send(event, trace) for event in events])
 
-    def _message(self, event: Event, payload: bytes, content_type: str) -> NatsMessage:
+    def _message(self, event: Event, trace: str, payload: bytes, content_type: str) -> NatsMessage:
         """The id is that of the delivery, as event ids are unique within their source only, and here all have one source. The
         event's own go as the extensions ``eventid`` and ``eventsource``."""
         body = {
@@ -66,4 +66,5 @@ class Bus:
             "eventsource": event.source,
             "data_base64": b64encode(payload).decode(),
         }
-        return NatsMessage(self._subject, encode(body), {}, message_id(event, self._target_id))
+        headers = {"traceparent": trace} if trace else {}
+        return NatsMessage(self._subject, encode(body), headers, message_id(event, self._target_id))

@@ -112,11 +112,11 @@ class Grpc:
         self._resolving = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
 
-    async def send(self, event: Event) -> int:
+    async def send(self, event: Event, trace: str = "") -> int:
         channel = await self._channel()
         request = mcp_pb2.IngestEventRequest(**_members(event))
         try:
-            answer = await channel.one(request, metadata=self._metadata, timeout=self._timeout)
+            answer = await channel.one(request, metadata=self._traced(trace), timeout=self._timeout)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.ALREADY_EXISTS:  # the answer to an earlier attempt was lost
                 return STATUS[grpc.StatusCode.ALREADY_EXISTS]
@@ -125,12 +125,12 @@ class Grpc:
             raise Failed(500, f"the target answered OK, but: {answer.message}")
         return 200
 
-    async def send_batch(self, events: Sequence[Event]) -> list[int | Failed | Refused]:
+    async def send_batch(self, events: Sequence[Event], trace: str = "") -> list[int | Failed | Refused]:
         channel = await self._channel()
         outcomes: list[int | Failed | Refused] = []
         for batch in _calls([mcp_pb2.Event(**_members(event)) for event in events]):
             try:
-                outcomes += await self._send(channel, batch)
+                outcomes += await self._send(channel, batch, trace)
             except (Failed, Refused) as error:
                 if not outcomes:
                     raise
@@ -162,9 +162,12 @@ class Grpc:
         if self._current is not None:
             await self._current.close()
 
-    async def _send(self, channel: _Channel, batch: list[mcp_pb2.Event]) -> list[int | Failed | Refused]:
+    def _traced(self, trace: str) -> tuple[tuple[str, str], ...]:
+        return (*self._metadata, ("traceparent", trace)) if trace else self._metadata
+
+    async def _send(self, channel: _Channel, batch: list[mcp_pb2.Event], trace: str) -> list[int | Failed | Refused]:
         try:
-            answer = await channel.many(mcp_pb2.EventBatch(events=batch), metadata=self._metadata, timeout=self._timeout)
+            answer = await channel.many(mcp_pb2.EventBatch(events=batch), metadata=self._traced(trace), timeout=self._timeout)
         except grpc.aio.AioRpcError as error:
             raise self._verdict(error) from None
         if len(answer.results) != len(batch):

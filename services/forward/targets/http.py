@@ -70,12 +70,12 @@ class Http:
         self._pool = pool
         self._tokens = tokens
 
-    def send(self, event: Event) -> Coroutine[Any, Any, int]:
+    def send(self, event: Event, trace: str = "") -> Coroutine[Any, Any, int]:
         content_type = data_type(event) if self._bare and event.cloudevent else self._type
-        return self._deliver(event, content_type, self._body(event))
+        return self._deliver(event, content_type, self._body(event), trace)
 
-    def send_text(self, event: Event, text: str, content_type: str | None) -> Coroutine[Any, Any, int]:
-        return self._deliver(event, content_type or self._text_type, text.encode())
+    def send_text(self, event: Event, text: str, content_type: str | None, trace: str = "") -> Coroutine[Any, Any, int]:
+        return self._deliver(event, content_type or self._text_type, text.encode(), trace)
 
     async def check(self) -> None:
         try:
@@ -85,14 +85,15 @@ class Http:
         if not 200 <= answer.status < 300:
             raise Failed(answer.status, f"the health check was answered with {answer.status}")
 
-    async def _deliver(self, event: Event, content_type: str, body: bytes) -> int:
+    async def _deliver(self, event: Event, content_type: str, body: bytes, trace: str) -> int:
         sent_at = int(time.time())
         wid = webhook_id(event)
         signature = f"webhook-signature: {self._sign(wid, sent_at, body)}\r\n" if self._sign else ""
         attributes = header_lines(event) if self._binary else ""
+        traced = f"traceparent: {trace}\r\n" if trace else ""
         own = (
             f"Content-Type: {content_type}\r\nwebhook-id: {wid}\r\nwebhook-timestamp: {sent_at}\r\n{signature}{attributes}"
-            f"Content-Length: {len(body)}\r\n\r\n"
+            f"{traced}Content-Length: {len(body)}\r\n\r\n"
         ).encode()
         answer = await self._request(self._head, own, body)
         check_answer(answer, self._retryable)

@@ -79,14 +79,14 @@ class Kafka:
         self._current: _Starting | None = None
         self._ending: set[asyncio.Task[None]] = set()
 
-    async def send(self, event: Event) -> int:
-        return await self._send_one(self._record(event))
+    async def send(self, event: Event, trace: str = "") -> int:
+        return await self._send_one(self._record(event, trace))
 
-    async def send_text(self, event: Event, text: str, content_type: str | None) -> int:
-        return await self._send_one(self._record(event, text, content_type))
+    async def send_text(self, event: Event, text: str, content_type: str | None, trace: str = "") -> int:
+        return await self._send_one(self._record(event, trace, text, content_type))
 
-    async def send_batch(self, events: Sequence[Event]) -> list[int | Failed | Refused]:
-        records = [self._tried(event) for event in events]
+    async def send_batch(self, events: Sequence[Event], trace: str = "") -> list[int | Failed | Refused]:
+        records = [self._tried(event, trace) for event in events]
         sent = iter(await self._send([each for each in records if isinstance(each, _Record)]))
         return [next(sent) if isinstance(each, _Record) else each for each in records]
 
@@ -125,9 +125,9 @@ class Kafka:
             return outcome
         raise outcome
 
-    def _tried(self, event: Event) -> _Record | Refused:
+    def _tried(self, event: Event, trace: str) -> _Record | Refused:
         try:
-            return self._record(event)
+            return self._record(event, trace)
         except Refused as error:
             return error
 
@@ -167,7 +167,7 @@ class Kafka:
         outcomes = [_verdict(each) if isinstance(each, BaseException) else 200 for each in ended]
         return outcomes + outcomes[-1:] * (len(records) - len(outcomes))
 
-    def _record(self, event: Event, text: str | None = None, content_type: str | None = None) -> _Record:
+    def _record(self, event: Event, trace: str, text: str | None = None, content_type: str | None = None) -> _Record:
         """The event in its format, or a text instead of it. The forms of a CloudEvent are those of its Kafka binding 1.0.2.
 
         Raises:
@@ -192,6 +192,8 @@ class Kafka:
         else:
             value = FORMATS[self._format](event)
         own["webhook-id"] = webhook_id(event)
+        if trace:
+            own["traceparent"] = trace
         return _Record(topic, key, value, [*((name, value.encode()) for name, value in own.items()), *self._headers])
 
     async def _start(self) -> AIOKafkaProducer:

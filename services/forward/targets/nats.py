@@ -55,16 +55,16 @@ class Nats:
         self._link = link
         self._subject = compile_text(self._config.subject)
 
-    async def send(self, event: Event) -> int:
-        return await self._link.send(self._message(event))
+    async def send(self, event: Event, trace: str = "") -> int:
+        return await self._link.send(self._message(event, trace))
 
-    async def send_text(self, event: Event, text: str, content_type: str | None) -> int:
-        return await self._link.send(self._message(event, text, content_type))
+    async def send_text(self, event: Event, text: str, content_type: str | None, trace: str = "") -> int:
+        return await self._link.send(self._message(event, trace, text, content_type))
 
-    async def send_batch(self, events: Sequence[Event]) -> list[int | Failed | Refused]:
-        return await together([self.send(event) for event in events])
+    async def send_batch(self, events: Sequence[Event], trace: str = "") -> list[int | Failed | Refused]:
+        return await together([self.send(event, trace) for event in events])
 
-    def _message(self, event: Event, text: str | None = None, content_type: str | None = None) -> NatsMessage:
+    def _message(self, event: Event, trace: str, text: str | None = None, content_type: str | None = None) -> NatsMessage:
         """The event in its format, or a text instead of it. The forms of a CloudEvent are those of its NATS binding 1.0.2.
 
         Raises:
@@ -86,6 +86,8 @@ class Nats:
             payload = FORMATS[self._config.format](event)
         if text is not None:
             payload = text.encode()
+        if trace:
+            own["traceparent"] = trace
         return NatsMessage(subject, payload, {**own, **self._config.headers}, message_id(event, self._target_id))
 
 

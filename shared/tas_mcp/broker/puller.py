@@ -67,6 +67,10 @@ class Pulled:
     def headers(self) -> dict[str, str]:
         return self._message.headers
 
+    def header(self, name: str) -> str:
+        """The value of one header, or ``""``; one that is not there costs next to nothing."""
+        return self._message.header(name)
+
     def ack(self) -> None:
         """It is done: never hand it out again. Without a link the ack is sent after the next connect."""
         self._puller.end(self, ACK)

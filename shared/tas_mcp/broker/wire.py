@@ -39,6 +39,10 @@ class Message:
         pairs = (line.partition(":") for line in lines if line)
         return {name.strip(): value.strip() for name, _, value in pairs}
 
+    def header(self, name: str) -> str:
+        """The value of one header, or ``""``; one that is not there costs next to nothing."""
+        return self.headers.get(name, "") if name.encode() in self._head else ""
+
     @property
     def sequence(self) -> int:
         """Its number in the stream that a direct get took it from. The broker writes it behind what the message came with."""

@@ -23,7 +23,7 @@ class Reference:
         self._target = target
         self._session = session
 
-    async def send(self, event: Event) -> int:
+    async def send(self, event: Event, trace: str = "") -> int:
         body = FORMATS[self._target.delivery.format](event)
         headers = {"User-Agent": AGENT, "Content-Type": "application/json", "webhook-id": webhook_id(event)}
         try:

@@ -12,11 +12,13 @@ from standardwebhooks.webhooks import Webhook
 from services.forward import storage as module
 from services.forward.lane import Lane
 from services.forward.statuses import Statuses
+from services.forward.traces import Traces
 from tas_mcp import subjects, targets
 from tas_mcp.broker import JetStream, Message, Publisher, Pulled, Puller
 from tas_mcp.messages import Delivery, decode_event, encode, webhook_id
 from tas_mcp.outcomes import Outcomes
 from tas_mcp.statuses import StatusBucket
+from tas_mcp.tracing import Tracer
 from tests.fakes import MemoryBroker
 from tests.nats_server import NatsServer
 from tests.services.forward.rig import OPEN, Rig, event, forwarding
@@ -461,7 +463,7 @@ async def test_what_comes_as_the_last_worker_ends_is_not_left_lying() -> None:
                 asyncio.get_running_loop().call_soon(lane._take, self.waiting.pop())
 
     class Sends:
-        async def send(self, _: object) -> int:
+        async def send(self, *_: object) -> int:
             return 200
 
     def pulled(seq: int) -> Pulled:
@@ -475,7 +477,9 @@ async def test_what_comes_as_the_last_worker_ends_is_not_left_lying() -> None:
     connection = MemoryBroker().connection
     publisher = Publisher(connection)
     statuses = Statuses(StatusBucket(JetStream(connection), publisher))
-    lane = Lane(connection, publisher, cast(Outcomes, outcomes), statuses, OPEN, lambda: 1, target)
+    lane = Lane(
+        connection, publisher, cast(Outcomes, outcomes), statuses, OPEN, lambda: 1, Traces(Tracer(), errors=False), target
+    )
     lane._sender = Sends()
     lane._take(pulled(1))
     await until(lambda: outcomes.recorded == [1, 2], 2)

@@ -74,7 +74,7 @@ class Stand:
         self.published: list[Published] = []
         self.refusals: list[TasError] = []
 
-    def publish(self, subject: str, payload: bytes, settle: Any, *, msg_id: str = "") -> None:
+    def publish(self, subject: str, payload: bytes, settle: Any, *, msg_id: str = "", headers: Any = None) -> None:
         if self.refusals:
             raise self.refusals.pop(0)
         self.published.append(Published(subject, payload, msg_id, settle))

@@ -12,6 +12,7 @@ from services.process.rulebook import Rules
 from tas_mcp.documents import Document
 from tas_mcp.errors import Rejected, Unavailable
 from tas_mcp.messages import PubAck, RoutedTo, decode_event, encode, webhook_id
+from tas_mcp.tracing import Tracer
 from tests.services.process.rig import Hand, Notes, Published, Stand, as_outcomes, as_publisher, document, event, rule
 from tests.shared.rig import until
 
@@ -26,7 +27,9 @@ class Bench:
         self.stand = Stand()
         self.notes = Notes([])
         self.hand = Hand()
-        self.pipeline = Pipeline(as_publisher(self.stand), as_outcomes(self.notes), rules, full.__contains__, lambda: NOW)
+        self.pipeline = Pipeline(
+            as_publisher(self.stand), as_outcomes(self.notes), rules, full.__contains__, Tracer(), lambda: NOW
+        )
 
     def handle(self, data: bytes | None = None, *, seq: int = 5, delivered: int = 1, subject: str = "tas.events.x") -> None:
         data = encode(event()) if data is None else data
@@ -261,7 +264,7 @@ async def test_events_wait_in_order_while_the_publisher_is_crowded() -> None:
     await rules.use([document("a")])
     found = Bench(rules)
     crowded = Crowded(found.stand)
-    found.pipeline = Pipeline(as_publisher(crowded), as_outcomes(found.notes), rules, lambda _: False, lambda: NOW)
+    found.pipeline = Pipeline(as_publisher(crowded), as_outcomes(found.notes), rules, lambda _: False, Tracer(), lambda: NOW)
     for seq in (1, 2, 3):
         found.handle(seq=seq)
     assert found.stand.published == []
