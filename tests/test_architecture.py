@@ -54,6 +54,7 @@ PURE = (
     "services.ingest.pages",
     "services.ingest.paths",
     "services.ingest.rates",
+    "services.ingest.names",
     "tas_mcp.v1",
     "tas_mcp.submission",
     "tas_mcp.sealing",

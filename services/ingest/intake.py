@@ -11,6 +11,7 @@ from typing import TypeVar
 from msgspec import UNSET, Struct, UnsetType
 
 from services.ingest.ids import uuid7
+from services.ingest.names import Names
 from services.ingest.rates import Rates, Types
 from services.ingest.schemas import Schemas
 from tas_mcp import subjects, telemetry
@@ -67,12 +68,19 @@ class Intake:
     """Checks and stores events for all protocols."""
 
     def __init__(
-        self, publisher: Publisher, limits: Limits, schemas: Schemas, rates: Rates | None = None, types: Types | None = None
+        self,
+        publisher: Publisher,
+        limits: Limits,
+        schemas: Schemas,
+        rates: Rates | None = None,
+        types: Types | None = None,
+        names: Names | None = None,
     ) -> None:
         self._publisher = publisher
         self._schemas = schemas
         self._rates = rates
         self._types = types
+        self._names = names
         self.limits = limits
 
     async def room(self) -> None:
@@ -117,6 +125,8 @@ class Intake:
         try:
             caller.require("events:write")
             event, data = read(given, self.limits, time.time_ns(), uuid7)
+            if self._names is not None:
+                self._names.check(event.event_type, event.source)
             if caller.restricted:
                 caller.admit(event.event_type, event.source)
             if self._types is not None and not self._types.known(event.event_type):

@@ -7,6 +7,7 @@ from services.ingest import http
 from services.ingest.express import Express
 from services.ingest.grpc import server as grpc
 from services.ingest.intake import Intake
+from services.ingest.names import Names
 from services.ingest.rates import Addresses, Allowance, Rates, Shares, Types
 from services.ingest.schemas import Schemas
 from services.ingest.settings import Settings
@@ -38,6 +39,8 @@ async def ingest(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     presences = Presences(connection, runtime.name)
     shares = Shares(lambda: len(presences.live()))
     rates, types, addresses = limits(settings, shares)
+    patterns = settings.event_type_pattern, settings.source_pattern
+    names = Names(*patterns) if any(patterns) else None
     follower = Follower(connection, subjects.SCHEMAS_BUCKET, changed)
     runtime.ops.check("schemas", lambda: follower.trouble, schemas.faults.note)
     publisher = Publisher(connection, window=settings.publish_window)
@@ -47,7 +50,7 @@ async def ingest(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     async with publisher.running(), follower.running(), presences.running(), announcer.running(), auth.running(), tail.running():
         await follower.first(LOAD_SECONDS)
         sizes = Limits(settings.max_event_bytes, settings.max_depth, settings.max_metadata)
-        intake = Intake(publisher, sizes, schemas, rates, types)
+        intake = Intake(publisher, sizes, schemas, rates, types, names)
         runtime.front = lane = Express(settings, intake, auth, addresses) if settings.express else None
         runtime.mount(http.routes(settings, intake, auth, lane, addresses), settings.max_batch_bytes + 1)
         for protocol in (Sockets(settings, intake, tail, auth, addresses), Streams(settings, tail, auth, addresses)):

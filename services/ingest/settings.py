@@ -21,6 +21,10 @@ class Settings(PublicSettings, frozen=True, kw_only=True, forbid_unknown_fields=
     """How deep the JSON of an event's data may be nested."""
     max_metadata: Count = 64
     """How many metadata entries an event may have."""
+    event_type_pattern: str = ""
+    """A pattern (RE2) that the whole of an event type must match; empty: any."""
+    source_pattern: str = ""
+    """The same for sources."""
     publish_window: Count = 4096
     """How many events may wait for the broker's ack before more are refused with 503."""
     express: bool = True

@@ -45,6 +45,8 @@ def configure(service: str, level: str = "info", form: str = "auto") -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
         stamp,
     ]
+    if text:
+        shared.append(_one_line)
     ending: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer()
         if text
@@ -66,6 +68,15 @@ def configure(service: str, level: str = "info", form: str = "auto") -> None:
     # aiohttp logs a traceback for each malformed request: whoever likes could fill the disk. Our own errors are answered, and
     # logged, by tas_mcp.http.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
+
+
+def _one_line(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Write what would break a line, or move the cursor of a terminal, as its escape: much of what is logged was sent by somebody
+    (JSON does so by itself)."""
+    for name, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[name] = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in value)
+    return event
 
 
 @contextmanager

@@ -31,13 +31,26 @@ except ZeroDivisionError:
 """
 
 
+SENT = r"""
+import logging
+from tas_mcp import telemetry
+
+telemetry.configure("ingest", {level!r}, {form!r})
+bad = "a\r\nerror: forged \x1b[31m\x9b\u2028\u202e\u00fc"
+with telemetry.context(correlation_id=bad):
+    telemetry.logger("us").info(bad, path=bad)
+    logging.getLogger("a library").error("says %s", bad)
+"""
+"""What somebody sent ends up in what is logged."""
+
+
 @cache
-def lines(level: str = "info", form: str = "json") -> list[str]:
-    command = [sys.executable, "-c", SCRIPT.format(level=level, form=form)]
+def lines(level: str = "info", form: str = "json", script: str = SCRIPT) -> list[str]:
+    command = [sys.executable, "-c", script.format(level=level, form=form)]
     environ = {**os.environ, "PYTHONPATH": str(SHARED)}
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True, timeout=30)
     assert done.stdout == ""
-    return done.stderr.splitlines()
+    return done.stderr.rstrip("\n").split("\n")
 
 
 def logged() -> list[dict[str, Any]]:
@@ -86,3 +99,13 @@ def test_text_for_people_and_json_when_nobody_looks() -> None:
     assert any("inside" in line and "r1" in line for line in text)
     assert not text[0].startswith("{")
     assert all(line.startswith("{") for line in lines(form="auto"))
+
+
+def test_what_was_sent_forges_no_line_and_moves_no_cursor() -> None:
+    text, objects = lines(form="text", script=SENT), lines(script=SENT)
+    assert (len(text), len(objects)) == (2, 2)
+    assert all(r"a\r\nerror: forged" in line for line in text)
+    for line in text:
+        assert not any(each in line for each in ("\x1b[31m\x9b", "\u2028", "\u202e", "\r"))
+        assert "ü" in line
+    assert json.loads(objects[0])["path"].startswith("a\r\nerror"), "JSON keeps it as it was"
