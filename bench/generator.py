@@ -60,6 +60,7 @@ class Load:
         self.sent = self.refused = self.lost = 0
         self.done = asyncio.Event()
         self.end = 0.0
+        self._key = f"Authorization: Bearer {options.key}\r\n".encode() if options.key else b""
         self._prefix = f"{os.getpid()}-{time.time_ns()}"
 
     def body(self) -> bytes:
@@ -75,8 +76,8 @@ class Load:
         self.sent += 1
         connection.due = due
         connection.transport.write(
-            b"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
-            % (self.options.path.encode(), len(body), body)
+            b"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n%s"
+            % (self.options.path.encode(), self._key, len(body), body)
         )
 
     def answered(self, connection: Connection, status: int) -> None:
@@ -145,6 +146,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=0)
     parser.add_argument("--rate", type=float, default=0.0)
     parser.add_argument("--batch", type=int, default=0)
+    parser.add_argument("--key", default="")
     parser.add_argument("--event-type", default="order.created")
     options = parser.parse_args()
 

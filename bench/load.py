@@ -15,10 +15,10 @@ SCRIPT = """
 local n, thread = 0, 0
 function setup(t) t:set("thread", thread); thread = thread + 1 end
 function init(args) prefix = thread .. "-" .. os.time() .. "-" end
-local types = {["Content-Type"] = "application/json"}
+local types = {["Content-Type"] = "application/json"%s}
 function request()
   n = n + 1
-  return wrk.format("POST", "/api/v1/events", types, '{"event_id":"' .. prefix .. n .. '","event_type":"order.created",' ..
+  return wrk.format("POST", "/api/v1/events", types, '{"event_id":"' .. prefix .. n .. '","event_type":"%s",' ..
     '"source":"bench","timestamp":1700000000,"data":%s,"metadata":{"correlation_id":"req-789"}}')
 end
 function done(summary, latency, requests)
@@ -31,12 +31,15 @@ end
 NAME = "wrk" if WRK else "bundled generator"
 
 
-def flood(stage: Stage, port: int, seconds: float, connections: int = 64) -> dict[str, Any]:
-    """Single events as fast as answers come."""
+def flood(
+    stage: Stage, port: int, seconds: float, connections: int = 64, event_type: str = "order.created", key: str = ""
+) -> dict[str, Any]:
+    """Single events as fast as answers come, with an API key where there is one."""
     if not WRK:
-        return generate(stage, port, seconds=seconds, connections=connections)
+        return generate(stage, port, seconds=seconds, connections=connections, event_type=event_type, key=key)
     script = stage.folder / "events.lua"
-    script.write_text(SCRIPT % (DATA % 1_700_000_000_000_000_000).replace("%", "%%"))
+    header = f', ["Authorization"] = "Bearer {key}"' if key else ""
+    script.write_text(SCRIPT % (header, event_type, (DATA % 1_700_000_000_000_000_000).replace("%", "%%")))
     command = ["taskset", "-c", ",".join(map(str, OTHER)), WRK, "-t2", f"-c{connections}", f"-d{seconds:g}s"]
     command += ["-s", str(script), f"http://127.0.0.1:{port}/"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout

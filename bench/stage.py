@@ -126,12 +126,14 @@ class Stage:
         self.service("control", cores, store_bytes=STORE_BYTES)
         self.ready("control")
 
-    def service(self, name: str, cores: set[int], **settings: Any) -> None:
-        self._ops[name] = free_port()
+    def service(self, name: str, cores: set[int], label: str = "", **settings: Any) -> None:
+        """Start a service; a second one of its kind under a ``label``, with ports of its own."""
+        label = label or name
+        self._ops[label] = free_port()
         ports = {"ingest": self.http_port, "control": self.control_port}
         env = {
             "TAS_NATS_URL": self.nats_url,
-            "TAS_OPS_PORT": str(self._ops[name]),
+            "TAS_OPS_PORT": str(self._ops[label]),
             "TAS_ALLOWED_NETWORKS": "127.0.0.0/8",
             "TAS_AUTH": "none",
         }
@@ -140,8 +142,8 @@ class Stage:
         if name in ports:
             env["TAS_HTTP_PORT"] = str(ports[name])
         env |= {f"TAS_{key.upper()}": str(value) for key, value in settings.items()}
-        self.start(name, [sys.executable, "-m", f"services.{name}"], cores, env)
-        if name == self.profiled:
+        self.start(label, [sys.executable, "-m", f"services.{name}"], cores, env)
+        if label == self.profiled:
             threading.Timer(START_SECONDS, self._profile, (name, self._processes[name].pid)).start()
 
     def _profile(self, name: str, pid: int) -> None:
