@@ -1,7 +1,7 @@
 """Who calls: the credential of a request, looked up. What a service is given as ``runtime.auth``.
 
-Every request, and every message on a connection that stays open, is looked up anew: that costs about a microsecond, and makes a
-revocation hold at once. Nothing is fetched meanwhile.
+Every request, and every message on a connection that stays open, is looked up anew: that costs less than a microsecond, and makes
+a revocation hold at once. Nothing is fetched meanwhile. What was verified is remembered until any key changes.
 """
 
 import hmac
@@ -12,11 +12,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from tas_mcp import subjects, telemetry
 from tas_mcp.auth import keys
 from tas_mcp.auth.certificates import Certified
-from tas_mcp.auth.credentials import credential
+from tas_mcp.auth.credentials import Verified, credential
 from tas_mcp.auth.failures import AuthenticationFailed, Failure, Told
 from tas_mcp.auth.issuer import Issuer, on_loopback
 from tas_mcp.auth.keyring import Keyring
-from tas_mcp.auth.tokens import KeySet, Tokens, UnknownKey, Verified
+from tas_mcp.auth.tokens import KeySet, Tokens, UnknownKey
 from tas_mcp.broker import Connection
 from tas_mcp.callers import ANYBODY, Caller
 from tas_mcp.documents import Document, Follower
@@ -31,7 +31,7 @@ LOAD_SECONDS = 2.0
 ADMIN_KEY_CHARACTERS = 32
 """How short the bootstrap key may be."""
 REMEMBERED = 16_384
-"""How many tokens are remembered as verified: that costs some 100 us, to look one up less than one."""
+"""How many credentials are remembered as verified. To verify a token costs some 100 us, to look it up a quarter of one."""
 PRESENCE = "keys"
 """As what a replica announces which revision of the keys it has in force."""
 
@@ -58,7 +58,7 @@ class Authentication:
         self._announcer = Announcer(connection, PRESENCE, lambda: self._keyring.revision)
         self._admin = _admin(settings.admin_key)
         self._tokens = Tokens(settings)
-        self._verified: dict[bytes, Verified] = {}
+        self._verified: dict[str, Verified] = {}
         self._issuer = _issuer(settings, self._use_issuer)
         self.enabled = settings.auth != "none"
         self.told: Told = lambda _: None
@@ -112,6 +112,9 @@ class Authentication:
         """
         if not self.enabled:
             return ANYBODY
+        known = self._verified.get(credential)
+        if known is not None and self._clock() < known.until:
+            return known.caller
         try:
             return self._look_up(credential) if credential else self._certify(names)
         except AuthenticationFailed as error:
@@ -131,31 +134,28 @@ class Authentication:
         if self._admin is not None and hmac.compare_digest(self._admin, digest):
             return BOOTSTRAP
         key_id = keys.id_of(given)
-        if not key_id:
-            return self._by_token(given, digest)
+        found = self._by_key(key_id, digest) if key_id else self._by_token(given)
+        if len(self._verified) >= REMEMBERED:
+            self._verified.clear()
+        self._verified[given] = found
+        return found.caller
+
+    def _by_key(self, key_id: str, digest: bytes) -> Verified:
         if not self._follower.loaded.is_set():
             raise Unavailable(f"the keys cannot be looked up: {self._follower.trouble}", 1.0)
-        return self._keyring.caller(key_id, digest, self._clock())
+        return self._keyring.verify(key_id, digest, self._clock())
 
-    def _by_token(self, given: str, digest: bytes) -> Caller:
+    def _by_token(self, given: str) -> Verified:
         if self._issuer is None:
             raise AuthenticationFailed("malformed", "the credential is no API key")
-        now = self._clock()
-        known = self._verified.get(digest)
-        if known is not None and now < known.until:
-            return known.caller
         if not self._issuer.loaded.is_set():
             raise Unavailable(self._issuer.trouble, 1.0)
         try:
-            found = self._tokens.verify(given, now)
+            return self._tokens.verify(given, self._clock())
         except UnknownKey:
             if self._issuer.want():
                 raise Unavailable("the token's key is not known yet, and is being asked for", 1.0) from None
             raise
-        if len(self._verified) >= REMEMBERED:
-            self._verified.clear()
-        self._verified[digest] = found
-        return found.caller
 
     def _use_issuer(self, keys: KeySet) -> None:
         """What was verified by a key that is gone lets nobody in any more."""
@@ -168,6 +168,7 @@ class Authentication:
 
     async def _use(self, documents: Sequence[Document]) -> None:
         self._keyring.use(documents)
+        self._verified.clear()
         self._announcer.announce()
 
 

@@ -10,14 +10,23 @@ never with the other. A query string is no place for a credential: it gets into 
 
 import re
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from tas_mcp.auth.failures import AuthenticationFailed
+from tas_mcp.callers import Caller
 
 MAX_CHARACTERS = 8192
 SUBPROTOCOL = "tas.v1"
 SUBPROTOCOL_PREFIX = "tas.bearer."
 
 _FIT = re.compile(r"[\x21-\x7e]+\Z").match
+
+
+class Verified(NamedTuple):
+    """Who comes with a credential, and until when (Unix seconds)."""
+
+    caller: Caller
+    until: float
 
 
 def credential(headers: Iterable[tuple[str | bytes, str | bytes]]) -> str:

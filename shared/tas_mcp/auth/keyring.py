@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tas_mcp import telemetry
+from tas_mcp.auth.credentials import Verified
 from tas_mcp.auth.failures import AuthenticationFailed
 from tas_mcp.auth.keys import Key, decode
-from tas_mcp.callers import Caller
 from tas_mcp.documents import Document
 from tas_mcp.errors import Rejected
 
@@ -16,8 +16,7 @@ log = telemetry.logger("auth")
 
 class _Held(NamedTuple):
     hash: bytes
-    caller: Caller
-    expires_at: float
+    verified: Verified
 
 
 class Keyring:
@@ -39,7 +38,7 @@ class Keyring:
                     log.error("a key cannot be read, so nobody comes in with it", key=each.key, detail=error.detail)
             self.revision = max(self.revision, each.revision)
 
-    def caller(self, key_id: str, digest: bytes, now: float) -> Caller:
+    def verify(self, key_id: str, digest: bytes, now: float) -> Verified:
         """Who comes with a key that has this id and this SHA-256.
 
         Raises:
@@ -48,10 +47,12 @@ class Keyring:
         held = self._held.get(key_id)
         if held is None or not hmac.compare_digest(held.hash, digest):
             raise AuthenticationFailed("unknown_key", "the API key is not known, or was revoked", key_id)
-        if now >= held.expires_at:
-            raise AuthenticationFailed("expired", f"the API key {held.caller.name} has expired", held.caller.name)
-        return held.caller
+        if now >= held.verified.until:
+            name = held.verified.caller.name
+            raise AuthenticationFailed("expired", f"the API key {name} has expired", name)
+        return held.verified
 
 
 def _held(key_id: str, key: Key) -> _Held:
-    return _Held(bytes.fromhex(key.hash), key.caller(key_id), float("inf") if key.expires_at is None else key.expires_at)
+    until = float("inf") if key.expires_at is None else key.expires_at
+    return _Held(bytes.fromhex(key.hash), Verified(key.caller(key_id), until))

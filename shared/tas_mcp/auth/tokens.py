@@ -7,13 +7,14 @@ key verifies by its own algorithm only, whatever the token says (RFC 8725, 3.1).
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jwt
 import msgspec
 from jwt import PyJWK
 
 from tas_mcp import telemetry
+from tas_mcp.auth.credentials import Verified
 from tas_mcp.auth.failures import AuthenticationFailed
 from tas_mcp.callers import SCOPES, Caller
 from tas_mcp.settings import PublicSettings
@@ -37,13 +38,6 @@ _OURS: Any = {"require": REQUIRED, "verify_exp": False, "verify_nbf": False, "ve
 
 class UnknownKey(AuthenticationFailed):
     """The token is signed with a key that is not in the key set: it may be newer than that."""
-
-
-class Verified(NamedTuple):
-    """Who comes with a token, and until when (Unix seconds)."""
-
-    caller: Caller
-    until: float
 
 
 def read_keys(document: bytes) -> KeySet:

@@ -31,7 +31,7 @@ def holding(text: str, value: bytes | None, revision: int = 1) -> Keyring:
 
 
 def found(ring: Keyring, text: str, now: float = NOW) -> str:
-    return ring.caller(keys.id_of(text), keys.digest(text), now).name
+    return ring.verify(keys.id_of(text), keys.digest(text), now).caller.name
 
 
 def test_a_key_has_an_id_and_256_random_bits() -> None:
@@ -60,7 +60,7 @@ def test_what_is_stored_holds_no_secret() -> None:
 
 def test_a_key_stands_for_its_caller() -> None:
     text, value = made(scopes=["events:write", "admin"], event_types=["order.*"], sources=["shop"])
-    caller = holding(text, value).caller(keys.id_of(text), keys.digest(text), NOW)
+    caller = holding(text, value).verify(keys.id_of(text), keys.digest(text), NOW).caller
     assert caller.name == f"shop/{keys.id_of(text)}"
     assert caller.scopes == {"events:write", "admin"}
     assert (caller.event_types, caller.sources) == (("order.*",), ("shop",))
