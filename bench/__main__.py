@@ -15,6 +15,7 @@ from bench import (
     consumers,
     endtoend,
     forward,
+    grpc_ingest,
     idle,
     ingest,
     isolation,
@@ -27,6 +28,7 @@ from bench.table import show
 
 BENCHES = {
     "ingest": ingest.measure,
+    "grpc": grpc_ingest.measure,
     "websocket": websocket.measure,
     "routing": routing.measure,
     "rules": rules.measure,

@@ -160,15 +160,14 @@ def check_data(data: Raw, limit: int) -> object:
     """The data, decoded. ``Raw`` was skipped over, not read: numbers out of range, bad UTF-8 and depth show only now."""
     try:
         value = _decode_any(data)
-        text = memoryview(data)
+        text = bytes(data)
         if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):  # the classic form: JSON in a string
-            text = memoryview(value.encode())
+            text = value.encode()
             value = _classic(value)
     except (ValueError, RecursionError) as error:
         where, what = flaw(error)
         raise invalid(Flaw("/data" + where, what)) from None
-    raw = bytes(text)
-    if raw.count(b"{") + raw.count(b"[") > limit and _deeper(value, limit):
+    if text.count(b"{") + text.count(b"[") > limit and _deeper(value, limit):
         refuse("/data", f"is nested deeper than {limit} levels")
     return value
 

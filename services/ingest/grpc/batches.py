@@ -4,11 +4,10 @@ from collections.abc import Callable
 from functools import partial
 
 from services.ingest.grpc import answers
-from services.ingest.grpc.events import decode, read
+from services.ingest.grpc.events import decode_batch, read
 from services.ingest.intake import Accepted, Counted, Intake
 from tas_mcp.callers import Caller
-from tas_mcp.errors import Rejected, TasError
-from tas_mcp.v1 import mcp_pb2
+from tas_mcp.errors import TasError
 
 _NOT_YET = TasError("not settled yet")
 
@@ -21,12 +20,9 @@ class Batch:
     """
 
     def __init__(self, body: bytes, max_events: int) -> None:
-        given = decode(mcp_pb2.EventBatch, body)
+        given = decode_batch(body, max_events)
         self.sequence = given.sequence
         self.events = given.events
-        if len(self.events) > max_events:
-            detail = f"batch {self.sequence} has {len(self.events)} events; the limit is {max_events}"
-            raise Rejected("BATCH_TOO_LARGE", detail)
         self._answers: list[Accepted | TasError] = [_NOT_YET] * len(self.events)
         self._missing = len(self.events)
 

@@ -9,7 +9,7 @@ from services.ingest.grpc import answers
 from services.ingest.grpc.batches import Batch
 from services.ingest.grpc.calls import Calls
 from services.ingest.grpc.client import Client, Context
-from services.ingest.grpc.events import decode, read
+from services.ingest.grpc.events import decode, decode_event, read
 from services.ingest.grpc.live import Live
 from services.ingest.grpc.state import State
 from services.ingest.grpc.streams import EventStream, Inflow, IngestStream
@@ -66,7 +66,7 @@ class Service:
 
     async def _ingest_event(self, body: bytes, context: Context) -> bytes:
         caller = self._client(context).admit()
-        request = decode(mcp_pb2.IngestEventRequest, body)
+        request = decode_event(mcp_pb2.IngestEventRequest, body, self._intake.limits)
         future: asyncio.Future[Accepted | TasError] = asyncio.get_running_loop().create_future()
 
         def settle(answer: Accepted | TasError) -> None:

@@ -15,7 +15,7 @@ import grpc
 from services.ingest.grpc.batches import Batch
 from services.ingest.grpc.calls import STOPPING, Calls
 from services.ingest.grpc.client import Client, Context
-from services.ingest.grpc.events import decode, read
+from services.ingest.grpc.events import decode_event, read
 from services.ingest.grpc.live import Live
 from services.ingest.intake import Accepted, Counted, Intake
 from tas_mcp.callers import Caller
@@ -170,7 +170,7 @@ class EventStream:
                 raise self._error
 
     async def _take(self, body: bytes) -> None:
-        event = decode(mcp_pb2.Event, body)
+        event = decode_event(mcp_pb2.Event, body, self._intake.limits)
         caller = await self._inflow.admitted(1, len(body))
         self._number += 1
         self._inflow.began(1)

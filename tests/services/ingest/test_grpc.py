@@ -145,7 +145,8 @@ async def test_batches_of_a_stream_are_acked_by_their_sequence(rig: Rig, stub: A
 
 async def test_ok_after_a_half_close_means_that_all_is_stored(rig: Rig, stub: Any) -> None:
     call = stub.EventStream(iter([GOOD] * 50))
-    assert [event async for event in call] == []
+    async for _ in call:  # it may read, so it gets what it sent
+        pass
     assert await call.code() is grpc.StatusCode.OK
     assert len(await rig.stored()) == 50
 

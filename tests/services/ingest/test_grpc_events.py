@@ -1,6 +1,7 @@
 """Events by gRPC and by HTTP: both take the same, and both refuse the same."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.ingest.grpc.events import decode, read
+from services.ingest.grpc.events import SMALL_BYTES, decode, decode_batch, read
 from tas_mcp import submission
 from tas_mcp.errors import Rejected
 from tas_mcp.messages import encode
@@ -76,3 +77,34 @@ def test_an_event_that_is_too_large_is_refused() -> None:
         read(mcp_pb2.Event(event_type="a", source="s", data=f'"{"x" * 2000}"'), LIMITS, NOW, str)
     assert caught.value.code == "EVENT_TOO_LARGE"
     assert str(caught.value).startswith("the event has 2011 bytes")
+
+
+@pytest.mark.parametrize("size", [10, SMALL_BYTES // 2])
+def test_a_batch_of_too_many_events_is_refused(size: int) -> None:
+    with pytest.raises(Rejected, match="more than 9 events"):
+        decode_batch(b"\x12\x00" * size, 9)
+
+
+def test_a_batch_of_very_many_events_is_refused_before_it_is_read() -> None:
+    """Read they would take half a gigabyte. What is broken behind them is not seen."""
+    with pytest.raises(Rejected, match="more than 1000 events"):
+        decode_batch(b"\x12\x00" * 5_000_000 + b"\xff", 1000)
+
+
+@given(st.lists(st.integers(0, 300), max_size=20), st.integers(-(2**63), 2**63 - 1), st.binary(max_size=20))
+def test_a_large_batch_is_read_as_a_small_one(sizes: list[int], sequence: int, rest: bytes) -> None:
+    """Whatever its fields are; ``rest`` may be fields that are not known, or none."""
+    events = [mcp_pb2.Event(event_type="a", source="x" * size) for size in [*sizes, SMALL_BYTES]]
+    body = mcp_pb2.EventBatch(sequence=sequence, events=events).SerializeToString() + rest
+    wanted, found = (_text(read) for read in (lambda: decode(mcp_pb2.EventBatch, body), lambda: decode_batch(body, 100)))
+    assert found == wanted
+    with pytest.raises(Rejected):
+        decode_batch(body, len(sizes))
+
+
+def _text(batch: Callable[[], mcp_pb2.EventBatch]) -> str:
+    """A batch, or why it cannot be read."""
+    try:
+        return str(batch())
+    except Rejected as error:
+        return error.detail

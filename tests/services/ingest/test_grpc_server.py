@@ -5,6 +5,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,15 @@ SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.Health
 
 
 async def test_it_is_healthy_until_it_drains() -> None:
-    async with called() as server:
-        stub = health_pb2_grpc.HealthStub(server.channel)
-        for service in ("", "mcp.v1.MCPService"):
-            assert (await stub.Check(health_pb2.HealthCheckRequest(service=service))).status == SERVING
-        watching = stub.Watch(health_pb2.HealthCheckRequest())
-        assert (await watching.read()).status == SERVING
-        told = asyncio.ensure_future(watching.read())
-    assert (await told).status == NOT_SERVING
+    async with AsyncExitStack() as clients:
+        async with called() as server:
+            stub = health_pb2_grpc.HealthStub(await clients.enter_async_context(connected(server.port)))
+            for service in ("", "mcp.v1.MCPService"):
+                assert (await stub.Check(health_pb2.HealthCheckRequest(service=service))).status == SERVING
+            watching = stub.Watch(health_pb2.HealthCheckRequest())
+            assert (await watching.read()).status == SERVING
+            told = asyncio.ensure_future(watching.read())
+        assert (await told).status == NOT_SERVING
 
 
 async def test_it_describes_itself() -> None:
