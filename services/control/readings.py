@@ -10,12 +10,17 @@ from services.control.streams import SHARES
 from tas_mcp import subjects, telemetry
 from tas_mcp.broker import BrokerError, JetStream
 from tas_mcp.broker.jetstream import CONSUMER_NOT_FOUND
+from tas_mcp.documents import Reader
+from tas_mcp.status import Status, decode
 from tas_mcp.statuses import StatusBucket
 
 MAX_TARGETS = 1000
 """For how many targets one answer tells the counts."""
 
 FILL = telemetry.gauge("mcp_stream_fill_ratio", "Part of its room that a stream uses", ["stream"])
+DELIVERABLE = telemetry.gauge(
+    "mcp_deliverable_pending", "Deliveries owed to targets that take them now: what the forward tier is scaled by"
+)
 PENDING = telemetry.gauge("mcp_consumer_pending", "Messages that a consumer is not done with", ["stream", "consumer"])
 
 
@@ -30,6 +35,8 @@ class Readings:
         self._statuses = statuses
         self._clock = clock
         self._shown: set[tuple[str, str]] = set()
+        self._found = Reader(jetstream, subjects.STATUS_BUCKET)
+        self._known: dict[str, Status] = {}
 
     async def refresh(self) -> None:
         """Set the gauges."""
@@ -45,6 +52,19 @@ class Readings:
         for labels in self._shown - pending.keys():
             PENDING.remove(*labels)
         self._shown = set(pending)
+        closed = await self._closed()
+        DELIVERABLE.set(
+            sum(count for (stream, name), count in pending.items() if stream == subjects.DELIVERIES and name not in closed)
+        )
+
+    async def _closed(self) -> set[str]:
+        """The consumers of targets to which nothing is sent now, however many replicas there are: paused, gone, or down."""
+        if (found := await self._found.changed()) is not None:
+            self._known = {each.key: decode(each.value) for each in found}
+        now = self._clock()
+        closed = {key for key, known in self._known.items() if known.gone or known.open_until > now}
+        closed |= {entry.id for entry in await self._store.all() if entry.target is not None and entry.target.paused}
+        return {subjects.forward_consumer(key) for key in closed}
 
     async def streams(self) -> dict[str, dict[str, Any]]:
         """How full each stream is. The room of DELIVERIES is its high-water mark."""

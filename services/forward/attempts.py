@@ -111,6 +111,7 @@ class Attempts:
             return
         if span is not None:
             self._traces.end(span, status)
+            self._counted.point(owed.attempt(at, time.monotonic() - began, status), span.trace_id)
         now = time.monotonic()
         self._gate.delivered(now, now - began, self._deadlines.under_way + 1)
         self._delivered(owed, owed.attempt(at, now - began, status))

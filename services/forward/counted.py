@@ -27,6 +27,10 @@ class Counted:
         self._latency.observe(attempt.duration_ms / 1e3)
         self._end_to_end.observe(end_to_end_seconds)
 
+    def point(self, attempt: Attempt, trace_id: str) -> None:
+        """Show a trace as an example of how long an attempt takes."""
+        self._latency.point(attempt.duration_ms / 1e3, trace_id)
+
     def failed(self, attempt: Attempt) -> None:
         self._failed.inc()
         self._latency.observe(attempt.duration_ms / 1e3)

@@ -4,6 +4,7 @@ An observation there takes two locks and a loop over the buckets: 0.8 us, three 
 0.2 us. They may be fed by one thread only (the event loop's), and are read by prometheus-client's registry like its own.
 """
 
+import time
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
@@ -12,6 +13,7 @@ from typing import Generic, TypeVar
 from prometheus_client import REGISTRY
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
 
 class CounterChild:
@@ -29,12 +31,17 @@ class CounterChild:
 class HistogramChild:
     """One histogram, its labels looked up."""
 
-    __slots__ = ("_bounds", "counts", "sum")
+    __slots__ = ("_bounds", "counts", "exemplars", "sum")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
+        self.exemplars: dict[int, Exemplar] = {}
+
+    def point(self, value: float, trace_id: str) -> None:
+        """Show a trace as an example of what was observed: the last one of its bucket stays."""
+        self.exemplars[bisect_left(self._bounds, value)] = Exemplar({"trace_id": trace_id}, value, time.time())
 
     def observe(self, value: float) -> None:
         self.counts[bisect_left(self._bounds, value)] += 1
@@ -106,9 +113,15 @@ class Histogram(_Family[HistogramChild]):
     def observe(self, value: float) -> None:
         self._only.observe(value)
 
+    def point(self, value: float, trace_id: str) -> None:
+        self._only.point(value, trace_id)
+
     def collect(self) -> Iterator[Metric]:
         family = HistogramMetricFamily(self._name, self._help, labels=self._labels)
         bounds = [*map(str, map(float, self._buckets)), "+Inf"]
         for values, child in list(self._children.items()):
-            family.add_metric(values, list(zip(bounds, accumulate(child.counts), strict=True)), child.sum)
+            counts = zip(bounds, accumulate(child.counts), strict=True)
+            examples = child.exemplars
+            buckets = [(*each, examples[index]) if index in examples else each for index, each in enumerate(counts)]
+            family.add_metric(values, buckets, child.sum)
         yield family

@@ -8,10 +8,14 @@ outage is answered by us, with 503 and Retry-After, and not by an empty load bal
 import time
 from collections.abc import Callable
 
+import msgspec
 from aiohttp import web
 
 from tas_mcp import __version__, telemetry
-from tas_mcp.http import json_response
+from tas_mcp.errors import Rejected
+from tas_mcp.http import answering, json_response
+
+log = telemetry.logger("ops")
 
 Check = Callable[[], str]
 """Says what is wrong, or nothing (``""``)."""
@@ -49,14 +53,17 @@ class Ops:
         return not any(trouble for trouble, _ in results.values()), checks
 
     def routes(self, *, metrics: bool) -> list[web.RouteDef]:
-        """The routes, of which ``/metrics`` only where asked for."""
+        """The routes; ``/metrics`` and ``/loglevel`` only where asked for, as they are not for everybody."""
         found = [
             web.get("/health", self._health),
             web.get("/livez", self._health),
             web.get("/ready", self._ready),
             web.get("/readyz", self._readyz),
         ]
-        return [*found, web.get("/metrics", self._metrics)] if metrics else found
+        if not metrics:
+            return found
+        levels = [web.get("/loglevel", answering(self._level)), web.put("/loglevel", answering(self._change_level))]
+        return [*found, web.get("/metrics", self._metrics), *levels]
 
     async def _health(self, _: web.Request) -> web.StreamResponse:
         uptime = round(self.uptime_seconds, 3)
@@ -69,6 +76,20 @@ class Ops:
     async def _readyz(self, _: web.Request) -> web.StreamResponse:
         status = {"status": "ready" if self.serving else "not ready"}
         return json_response(status, 200 if self.serving else 503)
+
+    async def _level(self, _: web.Request) -> web.StreamResponse:
+        return json_response({"level": telemetry.level()})
+
+    async def _change_level(self, request: web.Request) -> web.StreamResponse:
+        """``info``, or ``{"level": "info"}``."""
+        wanted = (await request.text()).strip()
+        if wanted.startswith("{"):
+            wanted = str(msgspec.json.decode(wanted, type=dict[str, str]).get("level", ""))
+        if wanted not in telemetry.LEVELS:
+            raise Rejected("INVALID_REQUEST", f"{wanted[:64]!r} is no log level: send one of {', '.join(telemetry.LEVELS)}")
+        telemetry.relevel(wanted)
+        log.warning("the log level was changed", level=wanted)
+        return json_response({"level": wanted})
 
     async def _metrics(self, request: web.Request) -> web.StreamResponse:
         body, content_type = telemetry.render(request.headers.get("Accept", ""))

@@ -30,6 +30,7 @@ from tas_mcp.broker.security import Tls, client_context
 from tas_mcp.errors import Misconfigured
 from tas_mcp.http import Drain, Front, application, listening
 from tas_mcp.ops import Ops
+from tas_mcp.pulse import measured
 from tas_mcp.settings import PREFIX, PublicSettings, ServiceSettings, load
 from tas_mcp.tracing import open_tracer
 
@@ -157,6 +158,7 @@ async def until(stop: asyncio.Event, entered: AsyncExitStack, ops: Ops, drain_se
     """Serve until ``stop`` is set, then leave ``entered``, giving up after ``drain_seconds`` what is still in flight: nothing is
     lost by that, the broker hands it out again."""
     ops.serving = True
+    await entered.enter_async_context(measured())
     freeze()
     log.info("ready to serve", version=__version__)
     await stop.wait()

@@ -30,8 +30,25 @@ def logger(name: str) -> structlog.typing.FilteringBoundLogger:
     return bound
 
 
+class _Configured:
+    """What ``configure`` was last told."""
+
+    service, level, form = "", "info", "auto"
+
+
+def level() -> str:
+    """The level in force."""
+    return _Configured.level
+
+
+def relevel(level: str) -> None:
+    """Change the level of all logs of this process, now."""
+    configure(_Configured.service, level, _Configured.form)
+
+
 def configure(service: str, level: str = "info", form: str = "auto") -> None:
     """Send all logs, those of libraries too, to standard error. ``form``: json, text, or auto (text on a terminal)."""
+    _Configured.service, _Configured.level, _Configured.form = service, level, form
     text = form == "text" or (form == "auto" and sys.stderr.isatty())
     number = logging.getLevelNamesMapping()[level.upper()]
 

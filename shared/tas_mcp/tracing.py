@@ -45,6 +45,10 @@ class Span:
         context = span.get_span_context()
         self.traceparent = f"00-{context.trace_id:032x}-{context.span_id:016x}-01"
 
+    @property
+    def trace_id(self) -> str:
+        return self.traceparent[3:35]
+
     def end(self, error: str = "", attributes: Mapping[str, Value] | None = None) -> None:
         """It is over; with an ``error`` it failed."""
         if attributes:

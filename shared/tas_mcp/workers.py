@@ -159,9 +159,11 @@ class Crew:
             web.get("/ready", self._ready),
             web.get("/readyz", self._readyz),
             web.get("/metrics", self._metrics),
+            web.get("/loglevel", self._level),
+            web.put("/loglevel", self._level),
         ]
 
-    async def _ask(self, path: str) -> dict[str, tuple[int, str]]:
+    async def _ask(self, path: str, method: str = "GET", body: bytes = b"") -> dict[str, tuple[int, str]]:
         """Status and body of each worker's answer; 0 where there is none."""
 
         async def ask(where: Path) -> tuple[int, str]:
@@ -170,7 +172,7 @@ class Crew:
             try:
                 async with (
                     aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
-                    session.get("http://worker" + path) as response,
+                    session.request(method, "http://worker" + path, data=body or None) as response,
                 ):
                     return response.status, await response.text()
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -196,6 +198,12 @@ class Crew:
             for number, (status, body) in answers.items()
         }
         return json_response({"status": "ready" if well else "not ready", "checks": checks}, 200 if well else 503)
+
+    async def _level(self, request: web.Request) -> web.StreamResponse:
+        """What the first worker says, of those that were all asked; one that says no speaks for all."""
+        answers = await self._ask("/loglevel", request.method, await request.read())
+        status, body = max(answers.values(), key=lambda answer: answer[0] or 503)
+        return web.Response(status=status or 503, text=body, content_type="application/json")
 
     async def _metrics(self, _: web.Request) -> web.StreamResponse:
         answers = await self._ask("/metrics")

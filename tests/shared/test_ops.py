@@ -1,10 +1,11 @@
 """Health, readiness and metrics, asked over a real port."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
+import structlog
 
 from tas_mcp import __version__, telemetry
 from tas_mcp.http import application, listening
@@ -92,3 +93,38 @@ def test_a_note_is_shown_and_takes_nobody_down() -> None:
     trouble["targets"] = "away"
     ready, checks = ops.readiness()
     assert (ready, checks["targets"]) == (False, {"status": "down", "detail": "away"})
+
+
+@pytest.fixture
+def logs(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], str]]:
+    """What was logged since it was asked for last."""
+    yield lambda: capsys.readouterr().err
+    structlog.reset_defaults()
+
+
+async def test_the_log_level_changes_while_it_runs(logs: Callable[[], str]) -> None:
+    log = telemetry.logger("tried")
+    telemetry.configure("ops", "info", "json")
+    async with served(Ops()) as session:
+        for body, status, level in [
+            ("debug", 200, "debug"),
+            ('{"level": "error"}', 200, "error"),
+            ("loud", 400, "error"),
+            ("{}", 400, "error"),
+            ("{", 400, "error"),
+            (" info\n", 200, "info"),
+        ]:
+            async with session.put("/loglevel", data=body) as answer:
+                assert answer.status == status
+                if status == 400:
+                    assert (await answer.json())["code"] == "INVALID_REQUEST"
+            async with session.get("/loglevel") as answer:
+                assert await answer.json() == {"level": level}
+            logs()
+            log.info("seen?")
+            assert bool(logs()) == (level in ("debug", "info"))
+
+
+async def test_who_is_let_in_by_the_public_port_does_not_change_the_level() -> None:
+    async with served(Ops(), metrics=False) as session, session.put("/loglevel", data="debug") as answer:
+        assert answer.status == 404

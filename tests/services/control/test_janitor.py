@@ -16,6 +16,8 @@ from tas_mcp import subjects, targets, telemetry
 from tas_mcp.broker import Pulled, Puller
 from tas_mcp.errors import Unavailable
 from tas_mcp.messages import encode
+from tas_mcp.status import Status
+from tas_mcp.status import encode as encode_status
 from tests.nats_server import NatsServer
 from tests.services.control.conftest import ready
 from tests.services.control.rig import TARGETS, Rig, event, running, target, until
@@ -218,12 +220,23 @@ async def test_the_gauges(rig: Rig) -> None:
             'mcp_consumer_pending{consumer="fwd_orders",stream="DELIVERIES"} 1.0' in text
             and 'mcp_consumer_pending{consumer="process",stream="EVENTS"} 3.0' in text
             and 'mcp_stream_fill_ratio{stream="EVENTS"}' in text
+            and "mcp_deliverable_pending 1.0" in text
         )
 
     await until(shown)
+    for action, left in (("pause", 0.0), ("resume", 1.0)):
+        await rig.call("POST", f"{TARGETS}/orders/{action}")
+        await until(lambda left=left: _gauge(f"mcp_deliverable_pending {left}"))  # type: ignore[misc]
+    for status, left in ((Status(open_until=time.time() + 100), 0.0), (Status(), 1.0), (Status(gone=True), 0.0)):
+        await rig.publisher.store(subjects.bucket_key(subjects.STATUS_BUCKET, "orders"), encode_status(status))
+        await until(lambda left=left: _gauge(f"mcp_deliverable_pending {left}"))  # type: ignore[misc]
     await rig.call("DELETE", f"{TARGETS}/orders?queue=discard")
 
     async def hidden() -> bool:
         return "fwd_orders" not in gauges()
 
     await until(hidden)
+
+
+async def _gauge(line: str) -> bool:
+    return line in telemetry.render("")[0].decode()
