@@ -42,6 +42,8 @@ PURE = (
     "tas_mcp.origin",
     "tas_mcp.status",
     "services.forward.concurrency",
+    "services.forward.redaction",
+    "services.forward.verdict",
     "services.forward.retry",
     "services.forward.cloudevents",
     "services.forward.formats",

@@ -19,6 +19,7 @@ from msgspec import Raw, Struct
 from services.forward.counted import Counted
 from services.forward.deadlines import Deadlines
 from services.forward.gate import Gate
+from services.forward.redaction import redacted
 from services.forward.retry import wait
 from services.forward.storage import Storage
 from services.forward.targets import BatchSender, Sender, deliver
@@ -102,7 +103,7 @@ class Attempts:
             work = deliver(sender, owed.event, owed.delivery.body, owed.delivery.content_type, trace)
             status = await self._deadlines.within(target.delivery.timeout, began, work)
         except (Failed, Refused, TimeoutError) as error:
-            failure = error if isinstance(error, Failed | Refused) else _late(target)
+            failure = redacted(error, target) if isinstance(error, Failed | Refused) else _late(target)
             attempt = owed.attempt(at, time.monotonic() - began, failure.status)
             if span is not None:
                 self._traces.end(span, failure.status, failure)
@@ -124,14 +125,15 @@ class Attempts:
         try:
             work = sender.send_batch([each.event for each in batch], span.traceparent if span is not None else "")
             verdicts = await self._deadlines.within(target.delivery.timeout, began, work)
+            verdicts = [each if isinstance(each, int) else redacted(each, target) for each in verdicts]
         except Refused as error:
             if span is not None:
-                self._traces.end(span, error.status, error)
+                self._traces.end(span, error.status, redacted(error, target))
             for owed in batch:
                 await self.deliver(target, sender, owed)
             return
         except Failed as error:
-            verdicts = [error] * len(batch)
+            verdicts = [redacted(error, target)] * len(batch)
         except TimeoutError:
             verdicts = [_late(target)] * len(batch)
         now = time.monotonic()

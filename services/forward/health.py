@@ -4,6 +4,7 @@ import asyncio
 import random
 
 from services.forward.gate import Gate
+from services.forward.redaction import redacted
 from services.forward.targets import CheckedSender, Sender
 from services.forward.verdict import Failed
 from tas_mcp.targets import AnyTarget, Removed
@@ -22,28 +23,28 @@ class Health:
         """Take the target as it is now."""
         self.close()
         if not isinstance(target, Removed) and target.delivery.health_check is not None and isinstance(sender, CheckedSender):
-            self._task = asyncio.create_task(self._check(sender, target.delivery.health_check.interval, target.delivery.timeout))
+            self._task = asyncio.create_task(self._check(sender, target, target.delivery.health_check.interval))
 
     def close(self) -> None:
         if self._task is not None:
             self._task.cancel()
             self._task = None
 
-    async def _check(self, sender: CheckedSender, interval: float, timeout: float) -> None:
+    async def _check(self, sender: CheckedSender, target: AnyTarget, interval: float) -> None:
         await asyncio.sleep(interval * random.random())  # after a start not all at once
         while True:
             if not self._gate.silent:
-                self._gate.checked(await _asked(sender, timeout))
+                self._gate.checked(await _asked(sender, target))
             await asyncio.sleep(interval * random.uniform(1 - JITTER, 1 + JITTER))
 
 
-async def _asked(sender: CheckedSender, timeout: float) -> Failed | None:
+async def _asked(sender: CheckedSender, target: AnyTarget) -> Failed | None:
     """What is wrong with it."""
     try:
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(target.delivery.timeout):
             await sender.check()
     except Failed as failed:
-        return failed
+        return redacted(failed, target)
     except TimeoutError:
-        return Failed(0, f"no answer to the health check within {timeout:g} s")
+        return Failed(0, f"no answer to the health check within {target.delivery.timeout:g} s")
     return None

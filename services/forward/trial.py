@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from msgspec import MsgspecError
 
 from services.forward.guard import Guard
+from services.forward.redaction import redacted
 from services.forward.targets import deliver, open_sender
 from services.forward.verdict import Failed, Refused
 from tas_mcp import subjects, targets, telemetry
@@ -89,7 +90,7 @@ class Trials:
             async with asyncio.timeout(target.delivery.timeout), open_sender(target, self._guard) as sender:
                 return await deliver(sender, output.event, output.body, output.content_type), ""
         except (Failed, Refused) as error:
-            return error.status, error.detail
+            return error.status, redacted(error, target).detail
         except TransformFailed as error:
             return 0, f"the transform failed: {error}"
         except TimeoutError:

@@ -64,6 +64,7 @@ __all__ = [
     "masked",
     "outdated",
     "sealed",
+    "secrets",
     "unmask",
 ]
 
@@ -189,6 +190,12 @@ def _flaws(document: Any) -> list[Flaw]:
 def masked(target: AnyTarget) -> dict[str, Any]:
     """The document as people may read it: secrets show as ``***`` and their last four characters."""
     return masking.masked(msgspec.to_builtins(target, enc_hook=to_json), target.secrets)
+
+
+def secrets(target: AnyTarget) -> list[str]:
+    """What nobody may read back of it, in the clear."""
+    document = {"config": msgspec.to_builtins(target.config, enc_hook=to_json)}
+    return [place.secret for place in masking.places(document, target.secrets)]
 
 
 def unmask(document: Any, current: AnyTarget | None) -> Any:

@@ -14,8 +14,8 @@ def url_flaws(text: str, pointer: str) -> list[Flaw]:
         url = urlsplit(text)
         port = url.port
         (url.hostname or "").encode("idna")
-    except ValueError as error:
-        return [Flaw(pointer, f"is no URL: {error}")]
+    except ValueError:  # whose text shows a part, which may be a password
+        return [Flaw(pointer, "is no URL: its host or its port is none")]
     if url.scheme not in ("http", "https") or not url.hostname or port == 0:
         return [Flaw(pointer, "must be http://host[:port]/path or https://...")]
     if not text.isprintable() or " " in text:
