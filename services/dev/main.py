@@ -94,7 +94,8 @@ async def dev(options: Options, say: Callable[[str], None], show: Callable[[str,
             app = application([*routes, *ops.routes(metrics=True)], max(runtime.max_body for runtime in runtimes), drains)
             front = next((runtime.front for runtime in runtimes if runtime.front), None)
             context = next((runtime.context for runtime in runtimes if runtime.context), None)
-            door = listening(app, main.host, main.http_port, what="TAS_HTTP_PORT", front=front, tls=context)
+            where, idle = (main.host, main.http_port), main.idle_seconds
+            door = listening(app, *where, what="TAS_HTTP_PORT", idle_seconds=idle, front=front, tls=context)
             port = await stack.enter_async_context(door)
             base = f"{'https' if context else 'http'}://{main.host}:{port}"
             grpc = next(f"{main.host}:{runtime.ports['grpc']}" for runtime in runtimes if "grpc" in runtime.ports)

@@ -29,7 +29,7 @@ from services.ingest.settings import Settings
 from tas_mcp import telemetry
 from tas_mcp.auth import Authentication
 from tas_mcp.errors import Rejected, TasError
-from tas_mcp.http import HEADER_SECONDS, ProtocolFactory, fit_request_id
+from tas_mcp.http import ProtocolFactory, fit_request_id
 from tas_mcp.tls import names
 
 log = telemetry.logger("express")
@@ -58,6 +58,7 @@ class Express:
         self.counted = {form.protocol: Counted(form.protocol) for form in (JSON, BINARY)}
         self.batch_limits = settings.max_batch_bytes, settings.max_batch_events
         self.body_seconds = settings.body_seconds
+        self.idle_seconds = settings.idle_seconds
         self.connections: set[Connection] = set()
         self.draining = False
         self.date = b""
@@ -218,7 +219,7 @@ class Connection(asyncio.Protocol):
                 slot = _Slot(self, self._waiting_for)
                 self._owed.append(slot)
                 slot.settle(error)
-        elif now - self._since > HEADER_SECONDS:
+        elif now - self._since > self._express.idle_seconds:
             if self._transport.get_write_buffer_size():  # it does not read its answers: closing would wait for that
                 self.abort()
             else:

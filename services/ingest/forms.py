@@ -5,6 +5,7 @@ begin with ``ce-`` make the request a CloudEvent in the binary mode, whose Conte
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -19,6 +20,8 @@ from tas_mcp.submission import Limits
 from tas_mcp.validation import flaw
 
 Entry = bytes | Raw
+COMMAS = 50_000
+"""A body with more of them is looked at for how many entries it has before these are made."""
 Split = Callable[[bytes, int, int], Sequence[Entry]]
 """Makes a body into entries, each still unread: see ``array``."""
 
@@ -39,6 +42,8 @@ def array(body: bytes, max_bytes: int, max_events: int) -> Sequence[Entry]:
     """
     _check_bytes(body, max_bytes)
     try:
+        if body.count(b",") > COMMAS and _more(body, max_events):
+            raise Rejected("BATCH_TOO_LARGE", f"the batch has more than {max_events} events, which is the limit")
         entries = _decode(body)
     except (ValueError, RecursionError) as error:
         what = flaw(error)
@@ -55,6 +60,19 @@ def lines(body: bytes, max_bytes: int, max_events: int) -> Sequence[Entry]:
     return [line for line in map(bytes.strip, stripped.split(b"\n")) if line]
 
 
+def _more(body: bytes, limit: int) -> bool:
+    """Whether an array has more than ``limit`` entries."""
+    return getattr(_counter(limit).decode(body), f"entry_{limit}") is not _NONE
+
+
+@lru_cache(maxsize=1)
+def _counter(limit: int) -> msgspec.json.Decoder[Any]:
+    """Reads an array as a struct of ``limit`` members and one more. What is beyond them is skipped, where a list would have an
+    object for each of the millions of entries that fit into a body."""
+    members = [(f"entry_{number}", Raw, _NONE) for number in range(limit + 1)]
+    return msgspec.json.Decoder(msgspec.defstruct("Entries", members, array_like=True))
+
+
 def _check_bytes(body: bytes, max_bytes: int) -> None:
     if len(body) > max_bytes:
         raise Rejected("BATCH_TOO_LARGE", f"the batch has {len(body)} bytes; the limit is {max_bytes}")
@@ -67,6 +85,7 @@ def _check_count(events: int, max_events: int) -> None:
         raise Rejected("BATCH_TOO_LARGE", f"the batch has {events} events; the limit is {max_events}")
 
 
+_NONE = Raw()
 _decode = msgspec.json.Decoder(list[Raw]).decode
 
 JSON = Form("http", submission.read)

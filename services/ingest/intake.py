@@ -104,7 +104,7 @@ class Intake:
                 self._rates.admit(caller, 1, size, time.monotonic())
             except Overloaded as error:
                 counted.count(error)
-                settle(error)
+                settle(error.bare())
                 return
         self.take(given, size, read, caller, counted, settle)
 
@@ -137,4 +137,4 @@ class Intake:
             self._publisher.publish(subjects.events(event.event_type), encode(event), stored, msg_id=key)
         except TasError as error:
             counted.count(error)
-            settle(error)
+            settle(error.bare())

@@ -55,7 +55,10 @@ async def ingest(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
         runtime.mount(http.routes(settings, intake, auth, lane, addresses), settings.max_batch_bytes + 1)
         for protocol in (Sockets(settings, intake, tail, auth, addresses), Streams(settings, tail, auth, addresses)):
             runtime.mount(protocol.routes(), 0, [protocol.drain])
-        door = grpc.serve(settings, intake, auth, tail, runtime.ops, addresses=addresses, shared=runtime.shared)
+        shared, certificates = runtime.shared, runtime.certificates
+        door = grpc.serve(
+            settings, intake, auth, tail, runtime.ops, addresses=addresses, shared=shared, certificates=certificates
+        )
         async with door as runtime.ports["grpc"]:
             yield
 

@@ -11,7 +11,7 @@ text, to an answer. Returning means done. Everything else is one of three:
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 
 class Flaw(NamedTuple):
@@ -27,6 +27,12 @@ class TasError(Exception):
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
+
+    def bare(self) -> Self:
+        """Itself, without what led to it. The frames of a traceback hold all that was at hand, a client's body too; an error that
+        is kept as an answer must not keep that alive, least of all in a circle that only the garbage collector finds."""
+        self.__traceback__ = self.__context__ = None
+        return self
 
 
 class Rejected(TasError):

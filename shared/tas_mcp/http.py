@@ -22,6 +22,7 @@ from tas_mcp import telemetry
 from tas_mcp.errors import Flaw, Misconfigured, Overloaded, Rejected, TasError, Unavailable
 from tas_mcp.http_protocol import protocols
 from tas_mcp.ports import refusal
+from tas_mcp.settings import IDLE_SECONDS
 
 log = telemetry.logger("http")
 
@@ -55,8 +56,6 @@ STATUS = {
 }
 PROBLEM_JSON = "application/problem+json"
 CHALLENGE = 'Bearer realm="tas-mcp"'
-HEADER_SECONDS = 30.0
-"""How long a connection may be idle, or take to send its request headers (aiohttp: the same timer)."""
 
 HANDSHAKE_SECONDS = 10.0
 """How long a TLS handshake may take."""
@@ -165,6 +164,8 @@ async def read_body(request: web.Request, seconds: float, too_large: str) -> byt
     Raises:
         Rejected: ``TIMEOUT``, ``TOO_LARGE``, ``INVALID_REQUEST`` (the client left).
     """
+    if (request.content_length or 0) > request.client_max_size:  # told before it is sent
+        raise Rejected("TOO_LARGE", too_large)
     try:
         if request.content.is_eof():
             return await request.read()
@@ -308,11 +309,13 @@ async def listening(
     what: str,
     reuse_port: bool = False,
     drain_seconds: float = 10.0,
+    idle_seconds: float = IDLE_SECONDS,
     front: Front | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[int]:
     """Serve ``app`` while inside; yields the port (which the system chose if ``port`` is 0). Leaving refuses new connections,
-    answers what is in flight (at most ``drain_seconds``), then closes. With ``tls`` it speaks HTTPS.
+    answers what is in flight (at most ``drain_seconds``), then closes. With ``tls`` it speaks HTTPS. A connection may be
+    idle, or take to send the head of a request, for ``idle_seconds``.
 
     Raises:
         Misconfigured: the address cannot be used; the text names the setting (``what``).
@@ -321,7 +324,7 @@ async def listening(
         app,
         access_log=None,
         handle_signals=False,
-        keepalive_timeout=HEADER_SECONDS,
+        keepalive_timeout=idle_seconds,
         shutdown_timeout=drain_seconds,
         auto_decompress=False,
     )

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
+from aiohttp import StreamReader, web
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from tas_mcp.errors import Rejected
 
@@ -19,11 +19,20 @@ Refuse = Callable[[Rejected], web.Response]
 class HttpProtocol(RequestHandler):
     """One connection. ``refuse`` makes the answer of an error."""
 
-    __slots__ = ("_refuse",)
+    __slots__ = ("_last", "_refuse")
 
     def __init__(self, server: web.Server, refuse: Refuse, **options: Any) -> None:
         super().__init__(server, **options)
         self._refuse = refuse
+        self._last: StreamReader | None = None
+        """The body of the last request that has begun."""
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._messages:
+            message, self._last = self._messages[-1]
+            if isinstance(message, _ErrInfo) and message.exc is not None:
+                message.exc.__traceback__ = None  # its frames hold the bytes, and in a circle the error
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -40,11 +49,8 @@ class HttpProtocol(RequestHandler):
         cannot be closed halfway, and a WebSocket that sends no more has ended)."""
         if self._upgraded or self._payload_parser is not None or self.ssl_context is not None:
             return False
-        payloads = [payload for _, payload in self._messages]
-        if self._current_request is not None:
-            payloads.append(self._current_request._payload)
         idle = self._waiter is not None and not self._messages
-        if idle or not all(payload.is_eof() for payload in payloads):
+        if idle or self._last is None or not self._last.is_eof():
             return False
         if not self._messages:
             self.close()  # after the answer

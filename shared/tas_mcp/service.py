@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import gc
 import os
+import resource
 import signal
 import ssl
 import sys
@@ -198,6 +199,7 @@ async def serve(name: str, settings: S, service: Service[S], stop: asyncio.Event
                         what="TAS_HTTP_PORT",
                         reuse_port=runtime.shared,
                         drain_seconds=settings.drain_seconds,
+                        idle_seconds=settings.idle_seconds,
                         front=runtime.front,
                         tls=runtime.context,
                     )
@@ -261,11 +263,20 @@ def run(name: str, kind: type[S], service: Service[S], argv: Sequence[str] | Non
 
 def start(main: Coroutine[Any, Any, None]) -> None:
     """Run ``main`` on uvloop; a ``Misconfigured`` becomes one clear line and exit code 2."""
+    _allow_open_files()
     try:
         uvloop.run(main)
     except Misconfigured as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(EXIT_MISCONFIGURED)
+
+
+def _allow_open_files() -> None:
+    """Raise the soft limit of open files, often 1024, to the hard one: each connection is one, and nothing here uses
+    ``select``, for whose sake there is a soft limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard not in (soft, resource.RLIM_INFINITY):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def describe(kind: type[ServiceSettings]) -> str:

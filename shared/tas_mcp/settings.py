@@ -24,6 +24,7 @@ SERVICES = ("ingest", "process", "forward", "archive", "control", "mcp", "dev")
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(gt=0, le=1e9)]
 Count = Annotated[int, Meta(gt=0)]
+IDLE_SECONDS = 30.0
 Level = Annotated[str, Meta(pattern=f"^({'|'.join(LEVELS)})$")]
 
 
@@ -62,6 +63,8 @@ class PublicSettings(ServiceSettings, frozen=True, kw_only=True, forbid_unknown_
     """What a service has that clients connect to."""
 
     http_port: Port = 8080
+    idle_seconds: Seconds = IDLE_SECONDS
+    """How long a connection may be idle, or take to send the head of a request."""
     auth: Annotated[str, Meta(pattern="^(auto|keys|none)$")] = "auto"
     """Whether callers need a key or a token. ``auto``: they do, and a service that others than this machine can reach does not
     start before something says who may come in. ``keys``: they do. ``none``: whoever can connect may do everything."""

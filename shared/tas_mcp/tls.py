@@ -66,7 +66,8 @@ class Certificates:
         Misconfigured: the files cannot be used; the text names the settings.
         """
         self._files = files
-        self._client_required = client_required
+        self.client_required = client_required and bool(files.client_ca)
+        """Whether only clients with a certificate are let in."""
         self._seconds = seconds
         self.note = ""
         try:
@@ -127,7 +128,7 @@ class Certificates:
         context.load_cert_chain(files.certificate, files.key, password="")  # an encrypted key fails, and asks nobody
         if files.client_ca:
             context.load_verify_locations(files.client_ca)
-            context.verify_mode = ssl.CERT_REQUIRED if self._client_required else ssl.CERT_OPTIONAL
+            context.verify_mode = ssl.CERT_REQUIRED if self.client_required else ssl.CERT_OPTIONAL
             context.num_tickets = 0  # a resumed session would not be held against authorities that changed since
         certificate, key, client_ca = (Path(path).read_bytes() if path else b"" for path in files)
         expires = x509.load_pem_x509_certificate(certificate).not_valid_after_utc.timestamp()

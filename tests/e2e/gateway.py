@@ -14,13 +14,14 @@ from services.dev.main import SERVICES
 from tas_mcp.http import application, listening
 from tas_mcp.ops import Ops
 from tas_mcp.service import Runtime
+from tas_mcp.settings import PublicSettings
 
 START_SECONDS = 30.0
 KEY = "k1:" + "A" * 43 + "="
 """What secrets are sealed with."""
 SETTINGS: dict[str, dict[str, Any]] = {
-    "control": {"store_bytes": 200 * 1024**2, "auth": "none", "secret_key": KEY},
-    "ingest": {"auth": "none", "grpc_port": 0},
+    "control": {"store_bytes": 200 * 1024**2, "secret_key": KEY},
+    "ingest": {"grpc_port": 0},
     "forward": {"secret_key": KEY},
 }
 
@@ -33,12 +34,15 @@ class Gateway(NamedTuple):
 
 
 @contextmanager
-def running(nats_url: str, services: Sequence[str]) -> Iterator[Gateway]:
-    """Serve while inside. Without ``forward`` nothing ever leaves this machine, whatever the endpoints of the targets are."""
+def running(nats_url: str, services: Sequence[str], admin_key: str = "") -> Iterator[Gateway]:
+    """Serve while inside, asking for keys where there is an ``admin_key``.
+
+    Without ``forward`` nothing ever leaves this machine, whatever the endpoints of the targets are.
+    """
     ready: Future[Gateway] = Future()
     loop = asyncio.new_event_loop()
     stop = asyncio.Event()
-    thread = threading.Thread(target=loop.run_until_complete, args=(_serve(nats_url, services, ready, stop),))
+    thread = threading.Thread(target=loop.run_until_complete, args=(_serve(nats_url, services, admin_key, ready, stop),))
     thread.start()
     try:
         yield ready.result(START_SECONDS)
@@ -48,13 +52,15 @@ def running(nats_url: str, services: Sequence[str]) -> Iterator[Gateway]:
         loop.close()
 
 
-async def _serve(nats_url: str, services: Sequence[str], ready: Future[Gateway], stop: asyncio.Event) -> None:
+async def _serve(nats_url: str, services: Sequence[str], admin_key: str, ready: Future[Gateway], stop: asyncio.Event) -> None:
+    public = {"auth": "keys" if admin_key else "none", "admin_key": admin_key}
     try:
         async with AsyncExitStack() as stack:
             ops, runtimes = Ops(), []
             for name in services:
                 kind, service = SERVICES[name]
-                settings = kind(nats_url=nats_url, **SETTINGS.get(name, {}))
+                known = public if issubclass(kind, PublicSettings) else {}
+                settings = kind(nats_url=nats_url, **SETTINGS.get(name, {}), **known)
                 runtime = await stack.enter_async_context(Runtime(name, settings, ops.part(name)).running())
                 await stack.enter_async_context(service(settings, runtime))
                 runtimes.append(runtime)

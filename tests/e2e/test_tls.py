@@ -88,6 +88,22 @@ async def test_certificates_change_under_load_and_no_client_notices(tmp_path: Pa
     assert "Traceback" not in dev.err
 
 
+async def test_every_port_speaks_tls_1_3_only_and_says_nothing_of_who_does_not(dev: Dev) -> None:
+    context = ssl.create_default_context(cadata=AUTHORITY.certificate)
+    for port, protocol in ((dev.ports.http, "http/1.1"), (dev.ports.grpc, "h2")):
+        context.set_alpn_protocols([protocol])
+        context.maximum_version = ssl.TLSVersion.TLSv1_3
+        _, writer = await asyncio.open_connection("localhost", port, ssl=context)
+        assert writer.get_extra_info("ssl_object").selected_alpn_protocol() == protocol
+        writer.transport.abort()
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        for _ in range(3):
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                await asyncio.open_connection("localhost", port, ssl=context)
+    assert dev.end() == 0
+    assert dev.err == ""
+
+
 async def test_a_certificate_says_who_calls(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text(AUTHORITY.certificate)
     clients = {name: AUTHORITY.issue(name, uri=f"spiffe://example.org/{name}") for name in ("shop", "ops", "other")}

@@ -1,4 +1,4 @@
-"""Who sends a call: by its metadata ``authorization`` or ``x-api-key``, and from where."""
+"""Who sends a call: by its metadata ``authorization`` or ``x-api-key`` or by its certificate, and from where."""
 
 import time
 from urllib.parse import unquote
@@ -13,11 +13,12 @@ Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
 class Client:
-    """The other side of a call."""
+    """The other side of a call; ``names`` are those in its certificate."""
 
-    def __init__(self, context: Context, auth: Authentication, addresses: Addresses | None) -> None:
+    def __init__(self, context: Context, auth: Authentication, addresses: Addresses | None, names: tuple[str, ...] = ()) -> None:
         self._metadata = tuple(context.invocation_metadata() or ())
         self._address = host(context.peer())
+        self._names = names
         self._auth = auth
         self._addresses = addresses
 
@@ -37,7 +38,7 @@ class Client:
 
     def caller(self) -> Caller:
         """Who it is now. Raises as ``admit``."""
-        return self._auth.caller(self._metadata, self._address)
+        return self._auth.caller(self._metadata, self._address, self._names)
 
 
 def host(peer: str) -> str:

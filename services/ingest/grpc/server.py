@@ -9,6 +9,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from services.ingest.grpc.calls import Calls
+from services.ingest.grpc.security import credentials
 from services.ingest.grpc.service import SERVICE, Service
 from services.ingest.grpc.state import State
 from services.ingest.intake import Intake
@@ -20,6 +21,7 @@ from tas_mcp.auth import Authentication
 from tas_mcp.errors import Misconfigured
 from tas_mcp.ops import Ops
 from tas_mcp.ports import probe
+from tas_mcp.tls import Certificates
 
 log = telemetry.logger("grpc")
 
@@ -54,10 +56,10 @@ async def serve(
     *,
     addresses: Addresses | None = None,
     shared: bool = False,
-    credentials: grpc.ServerCredentials | None = None,
+    certificates: Certificates | None = None,
 ) -> AsyncIterator[int]:
     """Serve while inside; yields the port (which the system chose if ``grpc_port`` is 0). With ``shared`` other workers may have
-    the port too; with ``credentials`` it speaks TLS. Leaving refuses new calls, answers what is in flight and ends the streams
+    the port too; with ``certificates`` it speaks TLS. Leaving refuses new calls, answers what is in flight and ends the streams
     (at most ``drain_seconds``), then closes.
 
     Raises:
@@ -79,7 +81,7 @@ async def serve(
     reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     if not shared:
         probe(settings.host, settings.grpc_port, "TAS_GRPC_PORT")
-    port = _listen(server, settings.host, settings.grpc_port, credentials)
+    port = _listen(server, settings.host, settings.grpc_port, credentials(certificates) if certificates else None)
     await server.start()
     try:
         yield port
@@ -91,9 +93,9 @@ async def serve(
         await server.stop(None)
 
 
-def _listen(server: grpc.aio.Server, host: str, port: int, credentials: grpc.ServerCredentials | None) -> int:
+def _listen(server: grpc.aio.Server, host: str, port: int, tls: grpc.ServerCredentials | None) -> int:
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        return server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+        return server.add_secure_port(address, tls) if tls else server.add_insecure_port(address)
     except RuntimeError as error:
         raise Misconfigured(f"TAS_GRPC_PORT: cannot listen on {address}: {error}") from None

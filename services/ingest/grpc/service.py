@@ -11,6 +11,7 @@ from services.ingest.grpc.calls import Calls
 from services.ingest.grpc.client import Client, Context
 from services.ingest.grpc.events import decode, decode_event, read
 from services.ingest.grpc.live import Live
+from services.ingest.grpc.security import names
 from services.ingest.grpc.state import State
 from services.ingest.grpc.streams import EventStream, Inflow, IngestStream
 from services.ingest.intake import Accepted, Counted, Intake
@@ -47,6 +48,7 @@ class Service:
         self._calls = calls
         self._state = state
         self._max_events = settings.max_batch_events
+        self._by_certificate = bool(settings.tls_callers)
         self._counted = Counted("grpc")
 
     def handlers(self) -> Handlers:
@@ -62,7 +64,7 @@ class Service:
         }
 
     def _client(self, context: Context) -> Client:
-        return Client(context, self._auth, self._addresses)
+        return Client(context, self._auth, self._addresses, names(context) if self._by_certificate else ())
 
     async def _ingest_event(self, body: bytes, context: Context) -> bytes:
         caller = self._client(context).admit()

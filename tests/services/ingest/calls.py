@@ -19,6 +19,7 @@ from tas_mcp.auth import Authentication
 from tas_mcp.broker import Connection, Publisher
 from tas_mcp.ops import Ops
 from tas_mcp.submission import Limits
+from tas_mcp.tls import Certificates
 from tas_mcp.v1 import mcp_pb2, mcp_pb2_grpc
 from tests.services.ingest.lanes import Store
 
@@ -48,7 +49,9 @@ class Quiet:
 
 
 @asynccontextmanager
-async def called(*, store: Store | None = None, **changes: Any) -> AsyncIterator[Server]:
+async def called(
+    *, store: Store | None = None, certificates: Certificates | None = None, **changes: Any
+) -> AsyncIterator[Server]:
     """Serve; ``changes`` are settings. Leaving drains the server, then closes the channel."""
     found, ops = store or Store(), Ops()
     settings = Settings(**{"grpc_port": 0, "drain_seconds": 10.0, "auth": "none", **changes})
@@ -59,7 +62,8 @@ async def called(*, store: Store | None = None, **changes: Any) -> AsyncIterator
     rates, types, addresses = limits(settings, Shares(lambda: 1))
     intake, auth = Intake(publisher, sizes, schemas, rates, types), Authentication(Connection([], "test"), settings)
     async with AsyncExitStack() as clients:
-        async with serve(settings, intake, auth, cast(Tail, Quiet()), ops, addresses=addresses) as port:
+        door = serve(settings, intake, auth, cast(Tail, Quiet()), ops, addresses=addresses, certificates=certificates)
+        async with door as port:
             channel = await clients.enter_async_context(connected(port))
             yield Server(port, found, ops, channel, mcp_pb2_grpc.MCPServiceStub(channel))
 

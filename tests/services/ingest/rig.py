@@ -62,7 +62,8 @@ async def serving(url: str, *, lay_out: bool = True, **changes: Any) -> AsyncIte
         await runtime.connection.ready()
         async with ingest(settings, runtime):
             app = application([*runtime.routes, *runtime.ops.routes(metrics=False)], runtime.max_body, runtime.drains)
-            door = listening(app, "127.0.0.1", 0, what="TAS_HTTP_PORT", drain_seconds=0.5, front=runtime.front)
+            idle, front = settings.idle_seconds, runtime.front
+            door = listening(app, "127.0.0.1", 0, what="TAS_HTTP_PORT", drain_seconds=0.5, idle_seconds=idle, front=front)
             async with door as port, aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
                 yield Rig(port, session, broker, runtime.ports["grpc"])
 
@@ -81,9 +82,9 @@ class Socket:
         """Send no more."""
         self._writer.write_eof()
 
-    async def reply(self) -> Reply | None:
+    async def reply(self, seconds: float = ANSWER_SECONDS) -> Reply | None:
         """The next answer, or None when the server closed the connection; a failure when there is neither in time."""
-        async with asyncio.timeout(ANSWER_SECONDS):
+        async with asyncio.timeout(seconds):
             try:
                 head = await self._reader.readuntil(b"\r\n\r\n")
                 first, *lines = head.decode().strip().split("\r\n")

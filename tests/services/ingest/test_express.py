@@ -263,8 +263,7 @@ async def test_a_body_that_is_late(monkeypatch: pytest.MonkeyPatch, path: str) -
 @pytest.mark.parametrize("sent", [b"", b"POST", head(JSON)[:-3]])
 async def test_a_head_that_is_late(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
     monkeypatch.setattr(module, "SWEEP_SECONDS", 0.01)
-    monkeypatch.setattr(module, "HEADER_SECONDS", 0.1)
-    async with lane() as found, dialled(found.port) as fresh, dialled(found.port) as used:
+    async with lane(idle_seconds=0.1) as found, dialled(found.port) as fresh, dialled(found.port) as used:
         fresh.send(sent)
         used.send(request(GOOD) + sent)
         assert await status(used) == 200
@@ -274,8 +273,7 @@ async def test_a_head_that_is_late(monkeypatch: pytest.MonkeyPatch, sent: bytes)
 
 async def test_waiting_for_the_broker_is_not_idleness(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SWEEP_SECONDS", 0.01)
-    monkeypatch.setattr(module, "HEADER_SECONDS", 0.05)
-    async with lane() as found, dialled(found.port) as client, dialled(found.port) as idle:
+    async with lane(idle_seconds=0.05) as found, dialled(found.port) as client, dialled(found.port) as idle:
         found.store.holding = True
         client.send(request(GOOD))
         assert await idle.closed()  # the deadline of both is over, and was looked at
@@ -345,7 +343,7 @@ async def test_a_client_that_does_not_read_is_not_read_either(monkeypatch: pytes
         async with dialled(found.port) as other:
             other.send(request(GOOD))
             assert await status(other) == 200
-        monkeypatch.setattr(module, "HEADER_SECONDS", 0.05)
+        front(found).idle_seconds = 0.05
         await until(lambda: not front(found).connections)
         client.close()
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.ingest.forms import ARRAY, BATCHED, BINARY, JSON, LINES, STRUCTURED, Form, Split, array, form_of, lines
+from services.ingest.forms import ARRAY, BATCHED, BINARY, COMMAS, JSON, LINES, STRUCTURED, Form, Split, array, form_of, lines
 from tas_mcp.errors import Rejected
 
 
@@ -95,3 +95,29 @@ def test_a_flood_of_blank_lines_is_refused_before_it_is_read() -> None:
 def test_nothing_is_no_batch(body: bytes) -> None:
     with pytest.raises(Rejected, match="the batch is empty"):
         lines(body, 100, 5)
+
+
+WIDE = b"[%s]" % b",".join([b"0"] * COMMAS)
+"""An entry with so many commas that entries are counted before they are made."""
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"[%s,%s]" % (WIDE, WIDE), ""),
+        (b"[%s,0,0]" % WIDE, ""),
+        (b"[%s,0,0,0]" % WIDE, "BATCH_TOO_LARGE"),
+        (b"[%s]" % (b"{}," * COMMAS + b"{}"), "BATCH_TOO_LARGE"),
+        (b"[%s" % (b"{}," * COMMAS), "INVALID_EVENT"),
+        (b'{"a":%s,"b":[0,0]}' % WIDE, "INVALID_EVENT"),
+        (b"[" * COMMAS + b"," * COMMAS, "INVALID_EVENT"),
+    ],
+    ids=["wide ones", "three", "four", "a flood", "not ended", "an object", "deep"],
+)
+def test_entries_are_counted_before_they_are_made(body: bytes, code: str) -> None:
+    if not code:
+        assert len(array(body, 1_000_000, 3)) <= 3
+        return
+    with pytest.raises(Rejected) as refused:
+        array(body, 1_000_000, 3)
+    assert refused.value.code == code

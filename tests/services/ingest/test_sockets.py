@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 
-from services.ingest import express as lane
 from tests.nats_server import NatsServer
 from tests.services.ingest.rig import BATCH, EVENTS, GOOD, Reply, Rig, connected, head, request, serving
 from tests.shared.rig import until
@@ -119,19 +118,34 @@ async def test_a_client_that_ends_after_its_request_is_answered(rig: Rig) -> Non
     assert await status(rig, request(GOOD), end=True) == 200
 
 
-async def test_silence_is_closed(nats: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lane, "HEADER_SECONDS", 0.3)
+async def test_silence_is_closed(nats: NatsServer, express: bool) -> None:
     async with (
-        serving(nats.url) as rig,
+        serving(nats.url, express=express, idle_seconds=0.3) as rig,
         connected(rig.port) as silent,
         connected(rig.port) as slow,
+        connected(rig.port) as odd,
         connected(rig.port) as idle,
     ):
         slow.send(b"POST /api")
+        odd.send(b"GET /health HTTP/1.1\r\nHost")
         idle.send(request(GOOD))
         assert await idle.reply()
-        for socket in (silent, slow, idle):
+        for socket in (silent, slow, odd, idle):
             assert await socket.closed()
+
+
+async def test_a_head_that_trickles_is_closed(nats: NatsServer, express: bool) -> None:
+    async with serving(nats.url, express=express, idle_seconds=0.3) as rig, connected(rig.port) as socket:
+        socket.send(head(JSON)[:-2] + b"X: ")
+
+        async def trickle() -> None:
+            while True:
+                socket.send(b"y")
+                await asyncio.sleep(0.05)
+
+        dripping = asyncio.create_task(trickle())
+        assert await socket.closed()
+        dripping.cancel()
 
 
 async def test_too_many_connections(nats: NatsServer) -> None:
