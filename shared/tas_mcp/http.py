@@ -57,7 +57,7 @@ STATUS = {
 PROBLEM_JSON = "application/problem+json"
 CHALLENGE = 'Bearer realm="tas-mcp"'
 
-HANDSHAKE_SECONDS = 10.0
+HANDSHAKE_SECONDS = 5.0
 """How long a TLS handshake may take."""
 FAREWELL_SECONDS = 2.0
 """How long the other side may take to end TLS in good order, before its connection is cut."""

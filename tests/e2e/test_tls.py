@@ -8,6 +8,7 @@ import shlex
 import shutil
 import ssl
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 
 from tests.certificates import Authority
 from tests.e2e.conftest import event
-from tests.e2e.system import BATCH, EVENTS, ROOT, TARGETS
+from tests.e2e.system import BATCH, EVENTS, ROOT, TARGETS, Program, free_port
 from tests.e2e.test_dev import Dev
 from tests.e2e.test_docs import blocks, commands
 from tests.shared.rig import until
@@ -104,6 +105,45 @@ async def test_every_port_speaks_tls_1_3_only_and_says_nothing_of_who_does_not(d
     assert dev.err == ""
 
 
+async def test_workers_show_one_certificate_and_say_when_its_successor_cannot_be_used(tmp_path: Path) -> None:
+    http, grpc, ops = free_port(), free_port(), free_port()
+    ports = {"TAS_HTTP_PORT": http, "TAS_GRPC_PORT": grpc, "TAS_OPS_PORT": ops}
+    settings = {**write(tmp_path), "TAS_NATS_URL": "nats://127.0.0.1:1", **{name: str(port) for name, port in ports.items()}}
+    command = [sys.executable, "-m", "services.ingest", "--workers", "2"]
+    program = Program("ingest", command, settings, tmp_path / "ingest.log")
+    context = ssl.create_default_context(cadata=AUTHORITY.certificate)
+    program.start()
+    try:
+        async with aiohttp.ClientSession() as session:
+
+            async def page(url: str) -> str:
+                try:
+                    async with session.get(url, ssl=context) as answer:
+                        return await answer.text()
+                except aiohttp.ClientError:
+                    return ""
+
+            async def serves() -> bool:
+                return "ready" in await page(f"https://localhost:{http}/readyz")
+
+            async def both(value: str) -> bool:
+                metrics = await page(f"http://localhost:{ops}/metrics")
+                return all(f'mcp_certificate_valid{{worker="{worker}"}} {value}' in metrics for worker in (0, 1))
+
+            await until(serves, 30)
+            await until(lambda: both("1.0"), 20)
+            context.set_alpn_protocols(["h2"])
+            _, writer = await asyncio.open_connection("localhost", grpc, ssl=context)
+            writer.transport.abort()
+            (tmp_path / "cert.pem").write_text("no PEM")
+            await until(lambda: both("0.0"), 20)
+            assert await serves()
+            write(tmp_path)
+            await until(lambda: both("1.0"), 20)
+    finally:
+        program.kill()
+
+
 async def test_a_certificate_says_who_calls(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text(AUTHORITY.certificate)
     clients = {name: AUTHORITY.issue(name, uri=f"spiffe://example.org/{name}") for name in ("shop", "ops", "other")}
@@ -144,12 +184,13 @@ async def test_a_certificate_says_who_calls(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not (shutil.which("curl") and shutil.which("openssl")), reason="the commands are those of openssl and curl")
 def test_the_commands_of_the_document_work(tmp_path: Path) -> None:
-    make, start = blocks(SECURITY, "sh")[:2]
+    make, start, _ = (block for block in blocks(SECURITY, "sh") if "tls.crt" in block)
+    [sent] = (command for command in commands(SECURITY) if "tls.crt" in command)
     subprocess.run(make, shell=True, cwd=tmp_path, check=True, capture_output=True)
     named = dict(re.findall(r"(TAS_\w+)=(\S+)", start))
     dev = Dev(tmp_path, "--ephemeral", environ={name: str(tmp_path / file) for name, file in named.items()}).running()
     try:
-        words = [word.replace(":8080", f":{dev.ports.http}") for word in commands(SECURITY)[0]]
+        words = [word.replace(":8080", f":{dev.ports.http}") for word in sent]
         done = subprocess.run([*words, "-sS", "--fail-with-body", "-m", "20"], cwd=tmp_path, capture_output=True, check=False)
         assert (done.returncode, b'"accepted"' in done.stdout) == (0, True), shlex.join(words) + done.stderr.decode()
     finally:

@@ -16,7 +16,7 @@ from prometheus_client import REGISTRY
 
 from services.ingest.settings import Settings
 from tas_mcp.errors import Misconfigured
-from tas_mcp.http import application, json_response, listening
+from tas_mcp.http import HANDSHAKE_SECONDS, application, json_response, listening
 from tas_mcp.tls import Certificates, certificates, names
 from tests.certificates import Authority, Pair
 from tests.shared.rig import until
@@ -209,6 +209,20 @@ async def test_only_tls_1_3_is_spoken(tmp_path: Path) -> None:
         async with aiohttp.ClientSession() as session:
             with pytest.raises(aiohttp.ClientConnectionError):
                 await session.get(f"http://localhost:{port}/")
+
+
+@on_uvloop
+async def test_who_does_not_end_the_handshake_is_cut_and_keeps_nobody_out(tmp_path: Path) -> None:
+    async with served(write(tmp_path, SERVER)) as (port, _):
+        silent = [await asyncio.open_connection("localhost", port) for _ in range(50)]
+        for number, (_, writer) in enumerate(silent):
+            writer.write(b"\x16\x03\x01"[: number % 4])  # a handshake begins so
+        for _ in range(10):
+            assert await Client(tmp_path, port).names() == []
+        async with asyncio.timeout(HANDSHAKE_SECONDS + 15):
+            await asyncio.gather(*(reader.read() for reader, _ in silent), return_exceptions=True)
+        for _, writer in silent:
+            writer.close()
 
 
 @pytest.mark.parametrize(
