@@ -4,8 +4,8 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from services.control.dead import DeadLetters, Letter, Wanted
-from services.control.requests import choice, cursor, each_of, guarded, note, page, record, sequence
+from services.control.dead import DeadLetters, Letter, Wanted, missing
+from services.control.requests import choice, cursor, each_of, guarded, may_see, note, page, record, sequence
 from services.control.topology import Topology
 from tas_mcp.audit import Audit, Note
 from tas_mcp.http import json_response
@@ -34,10 +34,14 @@ class _Api:
 
     async def list(self, request: web.Request) -> web.StreamResponse:
         found, following = await self._page(request)
-        return json_response({"items": [letter.shown() for letter in found], "next": cursor(following)})
+        items = [letter.shown() for letter in found if may_see(request, letter.event)]
+        return json_response({"items": items, "next": cursor(following)})
 
     async def get(self, request: web.Request) -> web.StreamResponse:
-        return json_response((await self._letters.get(record(request, "dead letter"))).shown())
+        letter = await self._letters.get(record(request, "dead letter"))
+        if not may_see(request, letter.event):
+            raise missing(letter.seq)
+        return json_response(letter.shown())
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
         why, letter = note(request), await self._letters.get(record(request, "dead letter"))

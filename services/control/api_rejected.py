@@ -2,8 +2,8 @@
 
 from aiohttp import web
 
-from services.control.rejected import Refusal, RejectedEvents
-from services.control.requests import cursor, each_of, guarded, note, page, record, sequence
+from services.control.rejected import Refusal, RejectedEvents, missing
+from services.control.requests import cursor, each_of, guarded, may_see, note, page, record, sequence
 from services.control.topology import Topology
 from tas_mcp.audit import Audit, Note
 from tas_mcp.http import json_response
@@ -31,10 +31,14 @@ class _Api:
         asked = page(request)
         start = sequence(request, asked.cursor)
         found, following = await self._rejected.page(request.query.get("event_type"), start, asked.limit)
-        return json_response({"items": [refusal.shown() for refusal in found], "next": cursor(following)})
+        items = [refusal.shown() for refusal in found if may_see(request, refusal.event)]
+        return json_response({"items": items, "next": cursor(following)})
 
     async def get(self, request: web.Request) -> web.StreamResponse:
-        return json_response((await self._rejected.get(record(request, "rejected event"))).shown())
+        refusal = await self._rejected.get(record(request, "rejected event"))
+        if not may_see(request, refusal.event):
+            raise missing(refusal.seq)
+        return json_response(refusal.shown())
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
         why, refusal = note(request), await self._rejected.get(record(request, "rejected event"))

@@ -11,7 +11,7 @@ from services.control.api_targets import ONE
 from services.control.backtest import Backtests, Span, Tally
 from services.control.drafts import draft
 from services.control.editing import missing
-from services.control.requests import body_of, guarded
+from services.control.requests import body_of, caller_of, guarded
 from services.control.samples import DEFAULT, sample
 from services.control.store import Store
 from services.control.topology import Topology
@@ -89,6 +89,8 @@ class _Api:
         return json_response(trials.judged((await self._draft(asked))[0], event))
 
     async def backtest(self, request: web.Request) -> web.StreamResponse:
+        if caller_of(request).restricted:
+            raise Rejected("FORBIDDEN", f"{caller_of(request).name} may not see all events: a backtest needs a key that may")
         asked = await body_of(request, Backtest)
         span = self._span(asked)
         tried, current = await self._draft(asked)

@@ -10,7 +10,7 @@ from services.control.store import Store
 from tas_mcp import subjects, telemetry
 from tas_mcp.broker import JetStream, Message, Publisher
 from tas_mcp.errors import Rejected
-from tas_mcp.messages import DeadLetter, Delivery, decode_dead_letter, decode_event, encode, event_key, lacks_data
+from tas_mcp.messages import DeadLetter, Delivery, Event, decode_dead_letter, decode_event, encode, event_key, lacks_data
 from tas_mcp.routing import TransformFailed, View, compile_transform
 from tas_mcp.targets import AnyTarget
 
@@ -33,6 +33,10 @@ class Letter(NamedTuple):
     target_id: str
     body: DeadLetter | None
     flaw: str = ""
+
+    @property
+    def event(self) -> Event | None:
+        return decode_event(self.body.delivery.event) if self.body else None
 
     def shown(self) -> dict[str, Any]:
         """As the API shows it."""
@@ -68,7 +72,7 @@ class Wanted(NamedTuple):
             return False
         if self.event_type is None:
             return True
-        return letter.body is not None and decode_event(letter.body.delivery.event).event_type == self.event_type
+        return (event := letter.event) is not None and event.event_type == self.event_type
 
 
 class DeadLetters:
@@ -105,12 +109,12 @@ class DeadLetters:
         """
         message = await self._jetstream.message(subjects.DEAD, seq)
         if message is None:
-            raise _missing(seq)
+            raise missing(seq)
         return _letter(seq, message.subject, message)
 
     async def discard(self, seq: int) -> None:
         if not await self._jetstream.delete_message(subjects.DEAD, seq):
-            raise _missing(seq)
+            raise missing(seq)
         log.warning("dead letter discarded", id=seq)
 
     async def redrive(self, letter: Letter) -> None:
@@ -197,5 +201,5 @@ def _letter(seq: int, subject: str, message: Message) -> Letter:
         return Letter(seq, target_id, None, str(error))
 
 
-def _missing(seq: int) -> Rejected:
+def missing(seq: int) -> Rejected:
     return Rejected("NOT_FOUND", f"there is no dead letter {seq}")

@@ -65,12 +65,12 @@ class RejectedEvents:
         """
         message = await self._jetstream.message(subjects.REJECTED, seq)
         if message is None:
-            raise _missing(seq)
+            raise missing(seq)
         return _refusal(seq, message.subject, message)
 
     async def discard(self, seq: int) -> None:
         if not await self._jetstream.delete_message(subjects.REJECTED, seq):
-            raise _missing(seq)
+            raise missing(seq)
 
     async def resubmit(self, refusal: Refusal) -> bool:
         """Store the event as ingest would, then delete the record; whether it had been stored before. It counts as accepted now.
@@ -99,5 +99,5 @@ def _refusal(seq: int, subject: str, message: Message) -> Refusal:
         return Refusal(seq, event_type, flaw=str(error))
 
 
-def _missing(seq: int) -> Rejected:
+def missing(seq: int) -> Rejected:
     return Rejected("NOT_FOUND", f"there is no rejected event {seq}")

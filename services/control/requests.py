@@ -12,6 +12,7 @@ from tas_mcp.audit import Note
 from tas_mcp.callers import Caller
 from tas_mcp.errors import Flaw, Rejected
 from tas_mcp.http import Handler, answering, json_response, problem, read_body, request_id
+from tas_mcp.messages import Event
 from tas_mcp.validation import flaw
 
 BODY_BYTES = 1_048_576
@@ -94,6 +95,12 @@ async def body_of(request: web.Request, kind: type[T]) -> T:
 def caller_of(request: web.Request) -> Caller:
     """Who sends a request."""
     return request[CALLER]
+
+
+def may_see(request: web.Request, event: Event | None) -> bool:
+    """Whether the caller has to do with an event (None: one that cannot be read)."""
+    caller = caller_of(request)
+    return not caller.restricted or (event is not None and caller.covers(event.event_type, event.source))
 
 
 def note(request: web.Request) -> Note:

@@ -2,19 +2,22 @@
 
 import re
 import secrets
+from typing import Any
+
+from msgspec import Raw
 
 from services.control.access import OPEN, SCOPES
 from tas_mcp import subjects
 from tas_mcp.auth import keys
 from tas_mcp.callers import SCOPES as ALL_SCOPES
-from tas_mcp.messages import encode
-from tests.services.control.rig import TARGETS, Rig, target, until
+from tas_mcp.messages import Delivery, Event, RefusedEvent, encode
+from tests.services.control.rig import DEAD, REJECTED, TARGETS, Rig, target, until
 
 
-async def key_for(rig: Rig, *scopes: str) -> str:
+async def key_for(rig: Rig, *scopes: str, **changes: Any) -> str:
     """A key with these scopes, in force."""
     text = keys.text(secrets.token_bytes)
-    document = {"name": "ci", "hash": keys.hash_of(text), "scopes": scopes, "created_at": 1, "created_by": "test"}
+    document = {"name": "ci", "hash": keys.hash_of(text), "scopes": scopes, "created_at": 1, "created_by": "test", **changes}
     await rig.publisher.store(subjects.bucket_key(subjects.KEYS_BUCKET, keys.id_of(text)), encode(document))
 
     async def in_force() -> bool:
@@ -54,5 +57,23 @@ async def test_a_change_has_its_author(locked: Rig) -> None:
     key = await key_for(locked, "targets:write", "targets:read", "admin")
     assert (await locked.call_with(key, "PUT", f"{TARGETS}/orders", json=target())).status == 200
     revisions = (await locked.call_with(key, "GET", f"{TARGETS}/orders/revisions")).body["items"]
-    records = (await locked.call_with(key, "GET", "/api/v1/audit/log")).body["items"]
+    records = (await locked.call_with(key, "GET", "/api/v1/audit/log?kind=targets")).body["items"]
     assert revisions[0]["author"] == records[0]["author"] == f"ci/{keys.id_of(key)}"
+
+
+async def test_a_key_with_patterns_sees_no_other_events(locked: Rig) -> None:
+    """Dead letters, refused events, and what a backtest would tell of them all."""
+    event_of = {each: Event(event_id=each, event_type=each, source="s", timestamp=1, accepted_at=1) for each in ("a.b", "c.d")}
+    ids = {}
+    for event_type, event in event_of.items():
+        refused = RefusedEvent(event=Raw(encode(event)), errors=[], schema="x", revision=1, at=1.0)
+        body = Delivery(event=Raw(encode(event)), event_seq=1, revision=1)
+        ids[DEAD, event_type] = await locked.bury("orders", 1, delivery=body)
+        ids[REJECTED, event_type] = (await locked.publisher.store(subjects.rejected(event_type), encode(refused))).seq
+    key, free = await key_for(locked, "events:read", event_types=["a.*"]), await key_for(locked, "events:read")
+    for path in (DEAD, REJECTED):
+        assert len((await locked.call_with(free, "GET", path)).body["items"]) == 2
+        assert [each["id"] for each in (await locked.call_with(key, "GET", path)).body["items"]] == [str(ids[path, "a.b"])]
+        answers = [await locked.call_with(key, "GET", f"{path}/{ids[path, event_type]}") for event_type in event_of]
+        assert [answer.status for answer in answers] == [200, 404]
+    assert (await locked.call_with(key, "POST", "/api/v1/rules:backtest", json={})).status == 403
