@@ -55,6 +55,7 @@ PURE = (
     "services.ingest.heads",
     "services.ingest.pages",
     "services.ingest.paths",
+    "services.ingest.preferences",
     "services.ingest.rates",
     "services.ingest.names",
     "tas_mcp.v1",

@@ -245,6 +245,8 @@ class Attempts:
             attempt.error,
         )
         self._outcomes.record(record, done or owed.pulled.ack)
+        if owed.delivery.inbox:
+            self._outcomes.tell(owed.delivery.inbox, record)
 
 
 def _late(target: AnyTarget) -> Failed:

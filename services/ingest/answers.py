@@ -10,6 +10,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from services.ingest.intake import Accepted
 from services.ingest.paths import EVENTS_PATH
+from services.ingest.waits import Progress, Wait
 from tas_mcp.errors import Overloaded, Rejected, TasError, Unavailable
 from tas_mcp.http import problem, problem_headers
 
@@ -42,6 +43,13 @@ class Result(Struct, kw_only=True):
     error: _Error | UnsetType = UNSET
 
 
+class _Waited(Struct):
+    event_id: str
+    status: str
+    complete: bool
+    deliveries: Sequence[Progress]
+
+
 class _Batch(Struct):
     processed: int
     accepted: int
@@ -55,6 +63,12 @@ def one(answer: Accepted | TasError, request_id: str) -> Answer:
     if isinstance(answer, TasError):
         return refused(answer, request_id)
     return Answer(200, JSON, {"Location": location(answer.event_id)}, encode(answer))
+
+
+def waited(answer: Accepted, wait: Wait) -> Answer:
+    """The answer to a single event that was waited for."""
+    headers = {"Location": location(answer.event_id), "Preference-Applied": "wait"}
+    return Answer(200, JSON, headers, encode(_Waited(answer.event_id, answer.status, wait.complete, wait.deliveries)))
 
 
 def location(event_id: str) -> str:

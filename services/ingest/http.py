@@ -13,8 +13,10 @@ from services.ingest.express import Express
 from services.ingest.forms import ARRAY, BATCHED, BINARY, JSON, Form, form_of
 from services.ingest.intake import Accepted, Counted, Intake
 from services.ingest.paths import BATCH_PATH, EVENTS_PATH
+from services.ingest.preferences import wait
 from services.ingest.rates import Addresses
 from services.ingest.settings import Settings
+from services.ingest.waits import Waits
 from tas_mcp.auth import Authentication
 from tas_mcp.errors import Overloaded, Rejected, TasError
 from tas_mcp.http import Handler, answering, failure, problem_response, read_body, request_id
@@ -27,9 +29,10 @@ def routes(
     auth: Authentication,
     lane: Express | None = None,
     addresses: Addresses | None = None,
+    waits: Waits | None = None,
 ) -> list[web.RouteDef]:
     """The routes of the ingest service; ``lane`` is the express lane before them."""
-    one = admitting(take_one(settings, intake, auth), addresses)
+    one = admitting(take_one(settings, intake, auth, waits), addresses)
     many = admitting(answering(take_batch(settings, intake, auth)), addresses)
     if lane is not None:
         one, many = closing(one, lane), closing(many, lane)
@@ -65,7 +68,7 @@ def closing(handler: Handler, lane: Express) -> Handler:
     return handle
 
 
-def take_one(settings: Settings, intake: Intake, auth: Authentication) -> Handler:
+def take_one(settings: Settings, intake: Intake, auth: Authentication, waits: Waits | None) -> Handler:
     """POST /api/v1/events. A hot path: no context, and no header that a plain accepted event does not need."""
     counted = {form.protocol: Counted(form.protocol) for form in (JSON, BINARY)}
 
@@ -73,16 +76,27 @@ def take_one(settings: Settings, intake: Intake, auth: Authentication) -> Handle
         caller = auth.caller(request.headers.items(), request.remote or "", names(request.transport))
         form = asked(request, many=False)
         body = await read_event(request, settings.body_seconds, settings.max_event_bytes, form)
-        future: asyncio.Future[Accepted | TasError] = asyncio.get_running_loop().create_future()
-
-        def settle(answer: Accepted | TasError) -> None:
-            if not future.done():  # done: the request was cancelled
-                future.set_result(answer)
-
         given = binary(request, body) if form is BINARY else body
-        intake.submit(given, len(body), form.read, caller, counted[form.protocol], settle)
-        answer = await future
-        return response(answers.one(answer, request_id(request) if isinstance(answer, TasError) else ""))
+
+        async def stored(inbox: str = "") -> Accepted | TasError:
+            future: asyncio.Future[Accepted | TasError] = asyncio.get_running_loop().create_future()
+
+            def settle(answer: Accepted | TasError) -> None:
+                if not future.done():  # done: the request was cancelled
+                    future.set_result(answer)
+
+            intake.submit(given, len(body), form.read, caller, counted[form.protocol], settle, inbox)
+            return await future
+
+        seconds = wait(request.headers.getall("Prefer", ()))
+        if waits is None or not seconds:
+            return response(settled(await stored(), request))
+        with waits.opened() as opened:
+            answer = await stored(opened.inbox if opened else "")
+            if opened is None or not isinstance(answer, Accepted) or answer.duplicate is True:
+                return response(settled(answer, request))
+            await opened.over(seconds)
+            return response(answers.waited(answer, opened))
 
     async def handle(request: web.Request) -> web.StreamResponse:
         try:
@@ -108,6 +122,10 @@ def take_batch(settings: Settings, intake: Intake, auth: Authentication) -> Hand
         return response(answers.batch(found, request_id(request)))
 
     return handle
+
+
+def settled(answer: Accepted | TasError, request: web.Request) -> Answer:
+    return answers.one(answer, request_id(request) if isinstance(answer, TasError) else "")
 
 
 def response(answer: Answer) -> web.Response:

@@ -18,7 +18,7 @@ from tas_mcp import subjects, telemetry
 from tas_mcp.broker import Publisher
 from tas_mcp.callers import Caller
 from tas_mcp.errors import Overloaded, Rejected, TasError
-from tas_mcp.messages import Event, PubAck, encode, event_key
+from tas_mcp.messages import INBOX, Event, PubAck, encode, event_key
 from tas_mcp.submission import Limits
 
 EVENTS = telemetry.counter("mcp_events", "Events submitted, by what came of them", ["protocol", "outcome"])
@@ -96,9 +96,11 @@ class Intake:
         if self._rates is not None:
             self._rates.admit(caller, events, size, time.monotonic())
 
-    def submit(self, given: T, size: int, read: Reader[T], caller: Caller, counted: Counted, settle: Settle) -> None:
+    def submit(
+        self, given: T, size: int, read: Reader[T], caller: Caller, counted: Counted, settle: Settle, inbox: str = ""
+    ) -> None:
         """Check and store one event of ``size`` bytes, as ``read`` makes it of what was given; ``settle`` is called exactly once,
-        now or later."""
+        now or later. ``inbox`` is where somebody waits for what becomes of it."""
         if self._rates is not None:
             try:
                 self._rates.admit(caller, 1, size, time.monotonic())
@@ -106,9 +108,11 @@ class Intake:
                 counted.count(error)
                 settle(error.bare())
                 return
-        self.take(given, size, read, caller, counted, settle)
+        self.take(given, size, read, caller, counted, settle, inbox)
 
-    def take(self, given: T, size: int, read: Reader[T], caller: Caller, counted: Counted, settle: Settle) -> None:
+    def take(
+        self, given: T, size: int, read: Reader[T], caller: Caller, counted: Counted, settle: Settle, inbox: str = ""
+    ) -> None:
         """As ``submit``, for an event of a request that was admitted as a whole."""
         began = time.perf_counter()
 
@@ -134,7 +138,8 @@ class Intake:
             if self._schemas.active:
                 self._schemas.check(event, data)
             key = event_key(event.source, event.event_id)
-            self._publisher.publish(subjects.events(event.event_type), encode(event), stored, msg_id=key)
+            headers = {INBOX: inbox} if inbox else None
+            self._publisher.publish(subjects.events(event.event_type), encode(event), stored, msg_id=key, headers=headers)
         except TasError as error:
             counted.count(error)
             settle(error.bare())

@@ -13,6 +13,7 @@ from services.ingest.schemas import Schemas
 from services.ingest.settings import Settings
 from services.ingest.sse import Streams
 from services.ingest.tail import Tail
+from services.ingest.waits import Waits
 from services.ingest.websocket import Sockets
 from tas_mcp import networks, subjects
 from tas_mcp.broker import Publisher
@@ -45,14 +46,24 @@ async def ingest(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     runtime.ops.check("schemas", lambda: follower.trouble, schemas.faults.note)
     publisher = Publisher(connection, window=settings.publish_window)
     tail = Tail(connection, most=settings.max_listeners, events=settings.listener_events, size=settings.listener_bytes)
+    waits = Waits(connection, settings.max_waits)
     auth = runtime.auth
     runtime.ops.check("keys", lambda: auth.trouble, lambda: auth.note)
-    async with publisher.running(), follower.running(), presences.running(), announcer.running(), auth.running(), tail.running():
+    async with (
+        publisher.running(),
+        follower.running(),
+        presences.running(),
+        announcer.running(),
+        auth.running(),
+        tail.running(),
+        waits.running(),
+    ):
         await follower.first(LOAD_SECONDS)
         sizes = Limits(settings.max_event_bytes, settings.max_depth, settings.max_metadata)
         intake = Intake(publisher, sizes, schemas, rates, types, names)
         runtime.front = lane = Express(settings, intake, auth, addresses) if settings.express else None
-        runtime.mount(http.routes(settings, intake, auth, lane, addresses), settings.max_batch_bytes + 1)
+        routes = http.routes(settings, intake, auth, lane, addresses, waits)
+        runtime.mount(routes, settings.max_batch_bytes + 1, [waits.drain])
         for protocol in (Sockets(settings, intake, tail, auth, addresses), Streams(settings, tail, auth, addresses)):
             runtime.mount(protocol.routes(), 0, [protocol.drain])
         shared, certificates = runtime.shared, runtime.certificates

@@ -35,6 +35,8 @@ class Settings(PublicSettings, frozen=True, kw_only=True, forbid_unknown_fields=
     """How many connections the express lane holds open."""
     max_grpc_calls: Count = 10_000
     """How many gRPC calls may be under way before more are refused with RESOURCE_EXHAUSTED."""
+    max_waits: Count = 1000
+    """How many requests may wait for what becomes of their event (``Prefer: wait``); more are answered at once."""
     body_seconds: float = 10.0
     """How long a client may take to send a request's body."""
     rate_requests: Limit = 0

@@ -18,6 +18,7 @@ from tas_mcp import subjects, telemetry
 from tas_mcp.broker import Publisher, Pulled
 from tas_mcp.errors import Rejected, TasError, Unavailable
 from tas_mcp.messages import (
+    INBOX,
     TRACEPARENT,
     DeadLetter,
     Delivery,
@@ -141,12 +142,25 @@ class Pipeline:
 class Step:
     """One event on its way: counts what is not stored yet, then records and acks."""
 
-    __slots__ = ("_event", "_left", "_now", "_outcomes", "_publisher", "_pulled", "_routed", "_span", "_tracer", "_view")
+    __slots__ = (
+        "_event",
+        "_inbox",
+        "_left",
+        "_now",
+        "_outcomes",
+        "_publisher",
+        "_pulled",
+        "_routed",
+        "_span",
+        "_tracer",
+        "_view",
+    )
 
     def __init__(self, publisher: Publisher, outcomes: Outcomes, pulled: Pulled, view: View, now: float, deliveries: int) -> None:
         self._publisher = publisher
         self._outcomes = outcomes
         self._pulled = pulled
+        self._inbox = pulled.header(INBOX)
         self._view = view
         self._event = view.event
         self._now = now
@@ -208,6 +222,7 @@ class Step:
             rule_id=match.rule_id,
             body=body,
             content_type=content_type,
+            inbox=self._inbox,
         )
 
     def _as_it_came(self, match: Match) -> Delivery:
@@ -297,6 +312,8 @@ class Step:
             self._span.end(attributes={"tas.routed": [f"{each.target_id}: {each.result}" for each in self._routed]})
         routed = Routed(self._pulled.seq, event.event_id, event.accepted_at, self._now, self._routed)
         self._outcomes.record(routed, self._pulled.ack)
+        if self._inbox:
+            self._outcomes.tell(self._inbox, routed)
 
 
 def log_refused(error: Rejected) -> None:

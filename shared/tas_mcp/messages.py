@@ -17,6 +17,8 @@ from tas_mcp import subjects
 JSON_NULL = Raw(b"null")
 TRACEPARENT = "traceparent"
 """The header of what belongs to a sampled trace (W3C Trace Context)."""
+INBOX = "Tas-Inbox"
+"""The header of an event that somebody waits for: the subject on which he hears what is decided and tried (no promise)."""
 
 
 class Event(Struct, kw_only=True, omit_defaults=True):
@@ -59,7 +61,7 @@ class Delivery(Struct, kw_only=True, omit_defaults=True):
     the target document which decided; ``redrives`` counts how often an operator has put it back, ``redriven_at`` (Unix
     seconds) is when that was last. ``body`` is what a transform's template wrote: it is sent as it stands, as ``content_type``
     (None: what the target's headers say), and not the event. ``trace`` is the ``traceparent`` of a sampled event, kept with a
-    delivery that waits for its next attempt.
+    delivery that waits for its next attempt; ``inbox`` is where somebody waits for what becomes of it.
     """
 
     event: Raw
@@ -72,6 +74,7 @@ class Delivery(Struct, kw_only=True, omit_defaults=True):
     body: str | None = None
     content_type: str | None = None
     trace: str = ""
+    inbox: str = ""
 
 
 class DeadLetter(Struct, kw_only=True, omit_defaults=True):
@@ -194,6 +197,8 @@ class PubAck(Struct):
 
 
 encode = msgspec.json.Encoder().encode
+decode_routed = msgspec.json.Decoder(Routed).decode
+decode_attempted = msgspec.json.Decoder(Attempted).decode
 decode_event = msgspec.json.Decoder(Event).decode
 decode_delivery = msgspec.json.Decoder(Delivery).decode
 decode_trial = msgspec.json.Decoder(Trial).decode

@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import secrets
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
 from tas_mcp import telemetry
@@ -62,6 +62,11 @@ class Outcomes:
             self._flush()
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(GROUP_SECONDS, self._flush)
+
+    def tell(self, inbox: str, record: Record) -> None:
+        """Let somebody who waits for it know, if that can be done now: below the inbox, at the last word of the subject."""
+        with suppress(TasError):
+            self._publisher.tell(f"{inbox}.{self._subject.rpartition('.')[2]}", encode(record))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Outcomes"]:

@@ -131,6 +131,11 @@ def trial(target_id: str) -> str:
     return "tas.rpc.test." + token(target_id)
 
 
+def notices(instance: str) -> str:
+    """Below this an ingest replica hears what becomes of the events that it is asked to wait for (core NATS, not stored)."""
+    return f"tas.notices.{instance}"
+
+
 def bucket_stream(bucket: str) -> str:
     return "KV_" + bucket
 

@@ -43,6 +43,51 @@ async def test_an_event_is_delivered_with_the_right_body_and_headers(world: Worl
     Webhook(SECRET).verify(found.body, dict(found.headers))
 
 
+async def test_a_cloudevent_goes_out_as_it_came(world: World) -> None:
+    await world.system.put(world.target("ce", config={"format": "cloudevents-binary"}))
+    headers = {
+        "ce-specversion": "1.0",
+        "ce-id": "c1",
+        "ce-source": "e2e",
+        "ce-type": "ce.made",
+        "ce-subject": "%C3%BC",
+        "ce-n": "5",
+    }
+    answer = await world.system.call(
+        "POST", world.system.ingest + EVENTS, data=b"text", headers={**headers, "Content-Type": "text/plain; charset=utf-8"}
+    )
+    assert answer.status == 200
+
+    async def any_delivery() -> bool:
+        return bool(world.receiver.of("ce"))
+
+    await until(any_delivery)
+    [found] = world.receiver.of("ce")
+    assert {name: value for name, value in found.headers.items() if name.startswith("ce-")} == headers
+    assert (found.body, found.headers["content-type"]) == (b"text", "text/plain; charset=utf-8")
+
+
+async def test_an_answer_may_wait_for_what_becomes_of_the_event(world: World) -> None:
+    async def sent(name: str) -> Any:
+        answer = await world.system.call("POST", world.system.ingest + EVENTS, json=event(name), headers={"Prefer": "wait=30"})
+        assert (answer.status, answer.headers["Preference-Applied"]) == (200, "wait")
+        return answer.body
+
+    assert (await sent("nobody"))["deliveries"] == []
+    world.receiver.script("waited", first(2, Reply(503)))
+    await world.system.put(world.target("waited", config={"retry": SHORT}))
+    await world.system.put({**world.target("refused"), "rules": world.target("waited")["rules"]})
+    world.receiver.script("refused", first(1, Reply(400)))
+    found = await sent("waited")
+    assert (found["complete"], found["deliveries"]) == (
+        True,
+        [
+            {"target_id": "refused", "status": "dead", "attempts": 1, "response_status": 400},
+            {"target_id": "waited", "status": "delivered", "attempts": 3, "response_status": 200},
+        ],
+    )
+
+
 async def test_the_data_format_delivers_the_payload_byte_for_byte(world: World) -> None:
     await world.system.put(world.target("raw", config={"format": "data"}))
     body = b'{"event_type": "raw.made", "source": "e2e", "data": {"b" : 1e2,  "a":[ ]}}'

@@ -27,7 +27,7 @@ from services.control.openapi import document
 from services.control.openapi.document import operations
 from services.control.openapi.structs import components
 from services.dev.main import SERVICES
-from services.ingest import answers, intake
+from services.ingest import answers, intake, waits
 from tas_mcp import subjects, submission
 from tas_mcp.messages import EventError, RefusedEvent, encode
 from tests.e2e import gateway
@@ -99,6 +99,8 @@ def test_every_route_is_described_and_nothing_else(nats: NatsServer) -> None:
     [
         (submission.Submission, "Event"),
         (intake.Accepted, "Accepted"),
+        (answers._Waited, "Waited"),
+        (waits.Progress, "Progress"),
         (answers._Batch, "BatchResult"),
         (answers.Result, "EventResult"),
     ],

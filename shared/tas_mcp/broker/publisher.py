@@ -87,6 +87,10 @@ class Publisher:
         self._bytes += size
         self._pending[number] = self._tick + TICKS, size, settle
 
+    def tell(self, subject: str, payload: bytes) -> None:
+        """Send ``payload`` to whoever listens; it is not stored, and nobody answers. Raises as ``publish`` does."""
+        self._connection.send(subject, payload)
+
     async def store(self, subject: str, payload: bytes, *, msg_id: str = "", headers: dict[str, str] | None = None) -> PubAck:
         """As ``publish``, waiting for the answer.
 

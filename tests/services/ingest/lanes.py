@@ -36,7 +36,7 @@ class Store:
         self.holding = False
         self.held: list[Settle] = []
 
-    def publish(self, subject: str, payload: bytes, settle: Settle, *, msg_id: str = "") -> None:
+    def publish(self, subject: str, payload: bytes, settle: Settle, *, msg_id: str = "", headers: Any = None) -> None:
         self.payloads.append(payload)
         if self.holding:
             self.held.append(settle)

@@ -13,7 +13,7 @@ from tas_mcp import subjects, targets
 from tas_mcp.broker import Message, Publisher, Pulled, Puller
 from tas_mcp.documents import Document
 from tas_mcp.errors import TasError
-from tas_mcp.messages import DeadLetter, Delivery, Event, PubAck, Routed, decode_dead_letter, decode_delivery, encode
+from tas_mcp.messages import INBOX, DeadLetter, Delivery, Event, PubAck, Routed, decode_dead_letter, decode_delivery, encode
 from tas_mcp.ops import Ops
 from tas_mcp.outcomes import Outcomes, Record, Stored
 from tas_mcp.service import Runtime
@@ -45,8 +45,11 @@ class Hand:
     def end(self, _: Pulled, answer: bytes) -> None:
         self.answers.append(answer)
 
-    def pulled(self, data: bytes, seq: int = 5, delivered: int = 1, subject: str = "tas.events.order.created") -> Pulled:
-        message = Message(subject, f"$JS.ACK.EVENTS.process.{delivered}.{seq}.1.1.0", data)
+    def pulled(
+        self, data: bytes, seq: int = 5, delivered: int = 1, subject: str = "tas.events.order.created", inbox: str = ""
+    ) -> Pulled:
+        head = f"NATS/1.0\r\n{INBOX}: {inbox}\r\n\r\n".encode() if inbox else b""
+        message = Message(subject, f"$JS.ACK.EVENTS.process.{delivered}.{seq}.1.1.0", data, head)
         return Pulled(cast(Puller, self), message)
 
 
@@ -90,9 +93,13 @@ class Notes(NamedTuple):
     """Takes records: the test says when they are stored."""
 
     records: list[tuple[Record, Stored]]
+    told: list[tuple[str, Record]]
 
     def record(self, record: Record, stored: Stored) -> None:
         self.records.append((record, stored))
+
+    def tell(self, inbox: str, record: Record) -> None:
+        self.told.append((inbox, record))
 
     def last(self) -> Routed:
         found = self.records[-1][0]

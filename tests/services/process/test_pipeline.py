@@ -25,15 +25,17 @@ class Bench:
 
     def __init__(self, rules: Rules, full: Sequence[str] = ()) -> None:
         self.stand = Stand()
-        self.notes = Notes([])
+        self.notes = Notes([], [])
         self.hand = Hand()
         self.pipeline = Pipeline(
             as_publisher(self.stand), as_outcomes(self.notes), rules, full.__contains__, Tracer(), lambda: NOW
         )
 
-    def handle(self, data: bytes | None = None, *, seq: int = 5, delivered: int = 1, subject: str = "tas.events.x") -> None:
+    def handle(
+        self, data: bytes | None = None, *, seq: int = 5, delivered: int = 1, subject: str = "tas.events.x", inbox: str = ""
+    ) -> None:
         data = encode(event()) if data is None else data
-        self.pipeline.handle(self.hand.pulled(data, seq, delivered, subject))
+        self.pipeline.handle(self.hand.pulled(data, seq, delivered, subject, inbox))
 
     def stored(self) -> Published:
         return self.stand.answer(PubAck("S", 1))
@@ -59,6 +61,23 @@ async def test_no_match_is_recorded_and_then_acked() -> None:
     assert (routed.event_seq, routed.event_id, routed.accepted_at, routed.at, routed.targets) == (5, "e1", 7, NOW, [])
     found.notes.records[0][1]()
     assert found.hand.answers == [ACK]
+
+
+async def test_who_waits_is_told_what_was_decided_and_the_deliveries_name_the_inbox() -> None:
+    found = await bench(document("a", 3), document("b", 4), full=["b"])
+    found.handle(inbox="tas.notices.i.1")
+    assert {each.subject: each.delivery.inbox for each in found.stand.published if "deliveries" in each.subject} == {
+        "tas.deliveries.a": "tas.notices.i.1"
+    }
+    found.stored()
+    assert found.notes.told == []
+    found.stored()
+    assert found.notes.told == [("tas.notices.i.1", found.notes.last())]
+    found.handle(seq=6)
+    assert [each.delivery.inbox for each in found.stand.published if "deliveries" in each.subject] == [""]
+    found.stored()
+    found.stored()
+    assert len(found.notes.told) == 1
 
 
 async def test_one_delivery_for_each_match_then_the_record_then_the_ack() -> None:
