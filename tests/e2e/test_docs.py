@@ -6,10 +6,12 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
 import pytest
+from google.protobuf import json_format, message_factory
 
 from services.control.drafts import draft
 from services.control.samples import sample
@@ -26,11 +28,13 @@ from tas_mcp.routing import (
     compile_rules,
     compile_transform,
 )
+from tas_mcp.v1 import mcp_pb2
 from tests.e2e.test_dev import Dev
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 RULES = ROOT / "docs" / "rules.md"
+PROTOCOLS = ROOT / "docs" / "protocols.md"
 
 PEM = re.compile(r"-----BEGIN ([A-Z ]+)-----\\n\.\.\.")
 """How certificates are shown."""
@@ -80,6 +84,49 @@ def test_the_commands_of_the_protocols_work(tmp_path: Path) -> None:
             answers = [json.loads(line) for line in done.stdout.splitlines() if line]
             assert len(answers) == len(re.findall(r"\bcurl ", block)), (block, done.stdout)
             assert all(answer.get("rejected", 0) == 0 for answer in answers), (block, answers)
+    finally:
+        dev.close()
+
+
+def test_the_python_example_of_the_protocols_works(tmp_path: Path) -> None:
+    [example] = [block for block in blocks(PROTOCOLS, "python") if "import grpc" in block]
+    dev = Dev(tmp_path, "--ephemeral").running()
+    try:
+        code = example.replace(":50051", f":{dev.ports.grpc}")
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, cwd=ROOT, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+    finally:
+        dev.close()
+    lines = done.stdout.splitlines()
+    assert sorted(lines[:10]) == [f"{number} []" for number in range(10)]
+    assert len(lines) == 10 + 1000
+    assert all(line.endswith(' {"amount": 250}') for line in lines[10:])
+
+
+def grpcurls() -> list[list[str]]:
+    """The grpcurl commands of the protocols, as words."""
+    parts = [part for block in blocks(PROTOCOLS, "sh") for part in re.split(r"^(?=grpcurl )", block, flags=re.MULTILINE)]
+    return [shlex.split(part.replace("\\\n", " ")) for part in parts if part.startswith("grpcurl ")]
+
+
+def test_what_grpcurl_sends_in_the_documents_are_requests() -> None:
+    methods = mcp_pb2.DESCRIPTOR.services_by_name["MCPService"].methods_by_name
+    found = grpcurls()
+    assert len(found) == 3
+    for command in found:
+        method = methods[command[-1].removeprefix("mcp.v1.MCPService/")]
+        json_format.Parse(command[command.index("-d") + 1], message_factory.GetMessageClass(method.input_type)())
+
+
+@pytest.mark.skipif(not shutil.which("grpcurl"), reason="the commands are grpcurl's, which is not installed")
+def test_the_grpcurl_commands_of_the_protocols_work(tmp_path: Path) -> None:
+    dev = Dev(tmp_path, "--ephemeral").running()
+    try:
+        for command in grpcurls():
+            words = [word.replace(":50051", f":{dev.ports.grpc}") for word in command]
+            done = subprocess.run(words, capture_output=True, check=False, timeout=60)
+            assert done.returncode == 0, (command, done.stderr)
+            assert b"order.created" in done.stdout or b"accepted" in done.stdout
     finally:
         dev.close()
 
