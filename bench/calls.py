@@ -110,6 +110,7 @@ class Load:
         elapsed = time.perf_counter() - began
         found = sorted(self.latencies)
         return {
+            "events": len(found) * options.events,
             "rate": len(found) * options.events / elapsed,
             "refused": self.refused,
             "p50_ms": found[len(found) // 2] * 1e3,
