@@ -53,17 +53,18 @@ class Ops:
         return not any(trouble for trouble, _ in results.values()), checks
 
     def routes(self, *, metrics: bool) -> list[web.RouteDef]:
-        """The routes; ``/metrics`` and ``/loglevel`` only where asked for, as they are not for everybody."""
+        """The routes; ``/metrics`` only where asked for, as it is not for everybody."""
         found = [
             web.get("/health", self._health),
             web.get("/livez", self._health),
             web.get("/ready", self._ready),
             web.get("/readyz", self._readyz),
         ]
-        if not metrics:
-            return found
-        levels = [web.get("/loglevel", answering(self._level)), web.put("/loglevel", answering(self._change_level))]
-        return [*found, web.get("/metrics", self._metrics), *levels]
+        return [*found, web.get("/metrics", self._metrics)] if metrics else found
+
+    def switches(self) -> list[web.RouteDef]:
+        """The routes that change the process: for the ops port alone, which asks nobody for a key."""
+        return [web.get("/loglevel", answering(self._level)), web.put("/loglevel", answering(self._change_level))]
 
     async def _health(self, _: web.Request) -> web.StreamResponse:
         uptime = round(self.uptime_seconds, 3)

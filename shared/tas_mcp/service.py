@@ -183,7 +183,7 @@ async def serve(name: str, settings: S, service: Service[S], stop: asyncio.Event
     runtime = Runtime(name, settings, ops, shared=bool(ops_socket))
     async with runtime.running():
         async with AsyncExitStack() as stack:
-            ops_app = application(ops.routes(metrics=True), OPS_BODY_BYTES)
+            ops_app = application([*ops.routes(metrics=True), *ops.switches()], OPS_BODY_BYTES)
             await stack.enter_async_context(
                 workers.listening_on_socket(ops_app, ops_socket)
                 if ops_socket

@@ -13,8 +13,9 @@ from tas_mcp.ops import Ops
 
 
 @asynccontextmanager
-async def served(ops: Ops, *, metrics: bool = True) -> AsyncIterator[aiohttp.ClientSession]:
-    async with listening(application(ops.routes(metrics=metrics), 4096), "127.0.0.1", 0, what="TAS_OPS_PORT") as port:
+async def served(ops: Ops, *, metrics: bool = True, switches: bool = False) -> AsyncIterator[aiohttp.ClientSession]:
+    routes = [*ops.routes(metrics=metrics), *(ops.switches() if switches else ())]
+    async with listening(application(routes, 4096), "127.0.0.1", 0, what="TAS_OPS_PORT") as port:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
             yield session
 
@@ -105,7 +106,7 @@ def logs(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], str]]:
 async def test_the_log_level_changes_while_it_runs(logs: Callable[[], str]) -> None:
     log = telemetry.logger("tried")
     telemetry.configure("ops", "info", "json")
-    async with served(Ops()) as session:
+    async with served(Ops(), switches=True) as session:
         for body, status, level in [
             ("debug", 200, "debug"),
             ('{"level": "error"}', 200, "error"),
@@ -125,6 +126,7 @@ async def test_the_log_level_changes_while_it_runs(logs: Callable[[], str]) -> N
             assert bool(logs()) == (level in ("debug", "info"))
 
 
-async def test_who_is_let_in_by_the_public_port_does_not_change_the_level() -> None:
-    async with served(Ops(), metrics=False) as session, session.put("/loglevel", data="debug") as answer:
+@pytest.mark.parametrize("metrics", [False, True], ids=["a public port", "the one port of tas dev"])
+async def test_who_is_let_in_by_a_public_port_does_not_change_the_level(metrics: bool) -> None:
+    async with served(Ops(), metrics=metrics) as session, session.put("/loglevel", data="debug") as answer:
         assert answer.status == 404
