@@ -48,7 +48,7 @@ _ONCE = frozenset(
 )  # fmt: skip
 _UNUSUAL = frozenset(
     (b"transfer-encoding", b"expect", b"upgrade", b"prefer", b"content-encoding", b"te", b"trailer", b"http2-settings",
-     b"proxy-connection", b"keep-alive", b"sec-websocket-key1")
+     b"proxy-connection", b"keep-alive", b"sec-websocket-key1", b"sec-websocket-protocol")
 )  # fmt: skip
 
 

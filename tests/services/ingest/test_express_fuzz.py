@@ -36,10 +36,10 @@ class Outcome(NamedTuple):
     stored: list[Any]
 
 
-async def play(pieces: list[bytes], *, express: bool) -> Outcome:
-    """Send ``pieces`` to a lane, each when it has dealt with those before."""
+async def play(pieces: list[bytes], *, express: bool, **changes: Any) -> Outcome:
+    """Send ``pieces`` to a lane, each when it has dealt with those before; ``changes`` are settings."""
     store = Store()
-    app, front = parts(store, express=express, express_bytes=2000, max_batch_events=5)
+    app, front = parts(store, express=express, express_bytes=2000, max_batch_events=5, **changes)
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.001, auto_decompress=False)
     await runner.setup()
     assert runner.server is not None
@@ -91,12 +91,12 @@ def answers(received: bytes) -> Iterator[tuple[int, str]]:
         yield int(status), content.get("code", "")
 
 
-def both(pieces: list[bytes]) -> Outcome:
+def both(pieces: list[bytes], **changes: Any) -> Outcome:
     """What both lanes make of it."""
     logging.disable(logging.CRITICAL)
     try:
-        first = asyncio.run(play(pieces, express=True))
-        second = asyncio.run(play(pieces, express=False))
+        first = asyncio.run(play(pieces, express=True, **changes))
+        second = asyncio.run(play(pieces, express=False, **changes))
     finally:
         logging.disable(logging.NOTSET)
     assert first == second or (alike(first, second) and any(len(piece) > 1 for piece in pieces)), pieces
@@ -236,6 +236,33 @@ def test_both_lanes_agree_on_single_bytes(pieces: list[bytes]) -> None:
 @example([b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"])
 def test_both_lanes_agree_on_garbage(pieces: list[bytes]) -> None:
     both([piece for piece in pieces if piece])
+
+
+ADMIN = "an-admin-key-of-at-least-32-characters"
+CREDENTIALS = st.builds(
+    lambda name, value: name + b": " + value,
+    st.sampled_from([b"Authorization", b"authorization", b"X-API-Key", b"x-api-key", b"Sec-WebSocket-Protocol", b"X-Other"]),
+    st.builds(
+        lambda before, key, after: before + key + after,
+        st.sampled_from([b"", b"Bearer ", b"bearer  ", b"BEARER\t", b"Basic ", b"tas.bearer.", b"tas.v1, tas.bearer."]),
+        st.sampled_from([ADMIN.encode(), ADMIN.encode(), b"tas_0123456789ab_" + b"x" * 43, b"a.b.c", b"", b"\xe9"]),
+        st.sampled_from([b"", b"", b" ", b" x", b",x"]),
+    ),
+)
+
+
+@settings(max_examples=EXAMPLES, derandomize="CI" in os.environ, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.lists(CREDENTIALS, max_size=2), min_size=1, max_size=3), st.sampled_from([GOOD, b"[" + GOOD + b"]", b"x"]))
+def test_both_lanes_let_the_same_callers_in(requests: list[list[bytes]], body: bytes) -> None:
+    first = b"POST %s HTTP/1.1" % (BATCH if body[:1] == b"[" else EVENTS)
+    lines = [b"Host: t", b"Content-Type: application/json", b"Content-Length: %d" % len(body)]
+    sent = [b"\r\n".join([first, *lines, *more, b"", b""]) + body for more in requests]
+    found = both(sent, auth="keys", admin_key=ADMIN)
+    if not any(ADMIN.encode() in line for more in requests for line in more):
+        assert found.stored == []
+        assert {status for status, _ in found.answers} <= {400, 401, 503}
+    for answer in found.answers:
+        event(f"answered {answer}")
 
 
 def right(body: bytes = GOOD, path: bytes = EVENTS) -> bytes:
