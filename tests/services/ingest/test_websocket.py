@@ -11,7 +11,7 @@ import pytest
 from aiohttp import WSMsgType
 
 from tests.nats_server import NatsServer
-from tests.services.ingest.lanes import lane
+from tests.services.ingest.lanes import lane, turns
 from tests.services.ingest.rig import GOOD, Rig, serving
 from tests.shared.rig import until
 
@@ -206,14 +206,20 @@ async def test_a_drain_answers_what_is_in_flight_and_says_goodbye() -> None:
             await until(lambda: found.store.held)
             leaving = asyncio.create_task(stack.aclose())
             await until(lambda: refuses(found.port))
+            await turns()
             found.store.release_all()
             assert (await socket.hear())["type"] == "ack"
             assert await socket.hear() == aiohttp.WSCloseCode.GOING_AWAY
         await leaving
 
 
-async def test_an_idle_connection_is_closed_unless_it_listens(nats: NatsServer) -> None:
-    async with serving(nats.url, websocket_idle_seconds=0.3) as rig, client(rig) as idle, client(rig) as listening:
+async def test_an_idle_connection_is_closed(nats: NatsServer) -> None:
+    async with serving(nats.url, websocket_idle_seconds=0.2) as rig, client(rig) as idle:
+        assert await idle.hear() == aiohttp.WSCloseCode.OK
+
+
+async def test_one_that_listens_is_not_idle(nats: NatsServer) -> None:
+    async with serving(nats.url, websocket_idle_seconds=2) as rig, client(rig) as idle, client(rig) as listening:
         assert (await listening.ask(type="subscribe"))["type"] == "ack"
         assert await idle.hear() == aiohttp.WSCloseCode.OK
         await rig.post(GOOD)
