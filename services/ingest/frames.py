@@ -10,6 +10,7 @@
 """
 
 from collections.abc import Sequence
+from struct import pack
 from typing import Annotated
 
 import msgspec
@@ -118,3 +119,11 @@ def event(sequence: int, text: bytes) -> bytes:
 def lagged(missed: int) -> bytes:
     """The last frame for a client that does not keep up."""
     return b'{"type":"lagged","missed":%d}' % missed
+
+
+def framed(text: bytes) -> bytes:
+    """A text frame of a server: whole and not masked (RFC 6455 5.2)."""
+    size = len(text)
+    if size < 126:
+        return b"\x81%c%b" % (size, text)
+    return b"\x81" + (pack(">BH", 126, size) if size < 65_536 else pack(">BQ", 127, size)) + text

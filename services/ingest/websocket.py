@@ -7,10 +7,11 @@ is let go: by the deadline of a write, by a ping, or as a listener that does not
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import partial
 
 from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp.abc import AbstractStreamWriter
 from msgspec import UNSET
 
 from services.ingest import answers, batch, filters, forms, frames, pages
@@ -76,8 +77,8 @@ class Sockets:
         )
         if not response.can_prepare(request):
             raise Rejected("INVALID_REQUEST", "this is a WebSocket: open it by a handshake (RFC 6455)")
-        await response.prepare(request)
-        socket = Socket(self, response, request, guest)
+        writer = await response.prepare(request)
+        socket = Socket(self, response, writer, request, guest)
         self._open.add(socket)
         SOCKETS.inc()
         try:
@@ -106,9 +107,17 @@ def is_local(request: web.Request) -> bool:
 class Socket:
     """One client."""
 
-    def __init__(self, sockets: Sockets, response: "web.WebSocketResponse[bool]", request: web.Request, guest: Guest) -> None:
+    def __init__(
+        self,
+        sockets: Sockets,
+        response: "web.WebSocketResponse[bool]",
+        writer: AbstractStreamWriter,
+        request: web.Request,
+        guest: Guest,
+    ) -> None:
         self._sockets = sockets
         self._response = response
+        self._writer = writer
         self._request = request
         self._request_id = request_id(request)
         self._guest = guest
@@ -238,10 +247,14 @@ class Socket:
             self._gone = True
             self._written(0)
 
-    async def _write(self, out: Sequence[bytes]) -> None:
+    async def _write(self, out: Iterable[bytes]) -> None:
+        """Write frames at once: one by one they cost a sixth of all that is done for their events."""
+        transport = self._request.transport
+        if transport is None or transport.is_closing() or self._response.closed:
+            raise ConnectionResetError("the WebSocket is closed")
+        transport.write(b"".join(map(frames.framed, out)))
         async with asyncio.timeout(SEND_SECONDS):
-            for frame in out:
-                await self._response.send_frame(frame, WSMsgType.TEXT)
+            await self._writer.drain()
 
     def _written(self, count: int) -> None:
         self._owed -= count
@@ -313,7 +326,8 @@ class Socket:
         async with self._closing:
             try:
                 async with asyncio.timeout(2 * CLOSE_SECONDS):
-                    await self._write(last)
+                    if last:
+                        await self._write(last)
                     await self._response.close(code=code, message=why.encode())
             except (ConnectionError, TimeoutError):
                 self.abort()

@@ -58,6 +58,20 @@ def test_a_frame_is_read_or_rejected(text: bytes) -> None:
     assert code in ("", "INVALID_REQUEST")
 
 
+@pytest.mark.parametrize(
+    ("size", "head"),
+    [
+        (0, b"\x81\x00"),
+        (125, b"\x81\x7d"),
+        (126, b"\x81\x7e\x00\x7e"),
+        (65_535, b"\x81\x7e\xff\xff"),
+        (65_536, b"\x81\x7f\x00\x00\x00\x00\x00\x01\x00\x00"),
+    ],
+)
+def test_frames_have_their_size_before_them(size: int, head: bytes) -> None:
+    assert frames.framed(b"x" * size) == head + b"x" * size
+
+
 async def talk(said: list[bytes]) -> list[Any]:
     """The answers to frames, and to a good one after them."""
     async with lane() as found, aiohttp.ClientSession(f"http://127.0.0.1:{found.port}") as session:

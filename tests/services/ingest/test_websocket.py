@@ -265,6 +265,15 @@ async def test_events_are_heard_from_where_the_client_was(rig: Rig) -> None:
         assert [(await socket.hear())["sequence"] for _ in range(5)] == [1, 2, 3, 4, 5]
 
 
+async def test_events_of_all_sizes_are_heard_whole(rig: Rig) -> None:
+    sizes = (1, 300, 65_536, 100_000, 2)
+    async with client(rig) as socket, client(rig) as sender:
+        await socket.ask(type="subscribe")
+        for size in sizes:
+            await sender.say(type="event", event=event(f"e{size}", data="x" * size))
+        assert [len((await socket.hear())["event"]["data"]) for _ in sizes] == list(sizes)
+
+
 async def test_events_are_heard_by_conditions(rig: Rig) -> None:
     conditions = [{"field": "data.amount", "operator": "gt", "value": 10}]
     async with client(rig) as socket, client(rig) as sender:
