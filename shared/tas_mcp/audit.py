@@ -20,8 +20,8 @@ from tas_mcp.messages import AuditRecord, encode
 
 log = telemetry.logger("audit")
 
-RECORD_SECONDS = 1.0
-"""How long a caller waits for the record of a change at most."""
+RECORD_SECONDS = 3.0
+"""How long a caller waits for the record of a change at most: a broker that chooses a new leader is back by then."""
 FAILURES = telemetry.counter("mcp_audit_failures", "Records that could not be written to the audit log")
 
 Kind = Literal["targets", "schemas", "keys", "secrets", "dead_letters", "rejected", "authentication"]

@@ -314,7 +314,7 @@ async def test_a_change_stands_where_the_log_is_full(quiet: Rig) -> None:
     assert await told(quiet) == [("targets", "created", "a")]
 
 
-async def test_a_log_that_does_not_answer_holds_a_change_up_for_a_second_at_most(quiet: Rig) -> None:
+async def test_a_log_that_does_not_answer_holds_a_change_up_for_a_few_seconds_at_most(quiet: Rig) -> None:
     await quiet.jetstream.call(f"STREAM.DELETE.{subjects.AUDIT}")
     before = failures()
     async with quiet.connection.subscribed(subjects.ALL_AUDIT, lambda _: None):
