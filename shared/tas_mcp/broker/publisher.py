@@ -117,8 +117,8 @@ class Publisher:
 
     @property
     def crowded(self) -> bool:
-        """Whether more than half of the window is used."""
-        return len(self._pending) * 2 > self._window
+        """Whether more than half of the window is used, by number or by size."""
+        return len(self._pending) * 2 > self._window or self._bytes * 2 > self._window_bytes
 
     async def room(self) -> None:
         """Wait until it is not crowded, or the broker is away: for those who publish many at once."""

@@ -30,6 +30,17 @@ async def test_five_thousand_publishes_all_settle_in_order(nats: NatsServer) -> 
         assert (await broker.jetstream.stream_info("S"))["state"]["messages"] == 5000
 
 
+async def test_who_waits_for_room_is_refused_neither_for_number_nor_for_size(nats: NatsServer) -> None:
+    async with linked(nats.url, window=10, window_bytes=50_000) as broker:
+        await broker.stream()
+        settled: list[PubAck | TasError] = []
+        for size in [20_000] * 50 + [10] * 50:
+            await broker.publisher.room()
+            broker.publisher.publish("S.a", b"x" * size, settled.append)
+        await until(lambda: len(settled) == 100)
+        assert all(isinstance(answer, PubAck) for answer in settled)
+
+
 async def test_a_full_stream_says_why(nats: NatsServer) -> None:
     async with linked(nats.url) as broker:
         await broker.stream(max_bytes=1000, discard="new")
