@@ -121,3 +121,4 @@ def test_entries_are_counted_before_they_are_made(body: bytes, code: str) -> Non
     with pytest.raises(Rejected) as refused:
         array(body, 1_000_000, 3)
     assert refused.value.code == code
+    assert code == "INVALID_EVENT" or "more than 3 events" in refused.value.detail, "how many it has was found by making them"
