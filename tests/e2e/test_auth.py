@@ -1,19 +1,24 @@
 """Who may come in, at the gateway as a whole."""
 
+import asyncio
 import json
 import os
 import re
 import shutil
 import subprocess
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
 import requests
 
 from services.control.access import OPEN
 from services.dev.main import SERVICES
 from tests.e2e import gateway
-from tests.e2e.system import BIN, ROOT
+from tests.e2e.system import BIN, ROOT, START_SECONDS, System
+from tests.e2e.system import until as wait_until
 from tests.e2e.test_dev import Dev, until
 from tests.e2e.test_docs import blocks
 from tests.nats_server import NatsServer
@@ -115,3 +120,42 @@ def test_no_secret_is_in_a_log_an_answer_or_what_is_stored(tmp_path: Path) -> No
         assert planted not in dev.out + dev.err
         assert [str(path) for path, content in files.items() if planted.encode() in content] == []
     assert json.loads(seen[0])
+
+
+async def test_processes_apart_follow_the_keys(tmp_path: Path) -> None:
+    """Of ingest there are two workers."""
+    settings = {"TAS_AUTH": "auto", "TAS_ADMIN_KEY": ADMIN}
+    timeout = aiohttp.ClientTimeout(total=10)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True), timeout=timeout) as session:
+        system = System(tmp_path, session, settings)
+        system.programs["ingest"] = system.service("ingest", system.http_port, "--workers", "2")
+        try:
+            for name in ("nats", "control", "ingest"):
+                system.programs[name].start()
+            await system.ready("control", "ingest", seconds=START_SECONDS)
+
+            async def statuses(key: str) -> set[int]:
+                """Of many connections, so that both workers are asked."""
+                given = {"event_type": "a.b", "source": "s"}
+                answers = (system.call("POST", system.ingest + EVENTS, json=given, headers={"X-API-Key": key}) for _ in range(20))
+                return {answer.status for answer in await asyncio.gather(*answers)}
+
+            async def change(method: str, path: str, **options: Any) -> Any:
+                answer = await system.call(method, path, headers={"X-API-Key": ADMIN}, **options)
+                assert answer.status in (200, 201), answer.body
+                return answer.body
+
+            for _ in range(5):
+                made = await change("POST", KEYS, json={"name": "shop", "scopes": ["events:write"]})
+                await wait_until(lambda key=made["key"]: only(statuses(key), 200))  # type: ignore[misc]
+                await change("DELETE", f"{KEYS}/{made['id']}")
+                await wait_until(lambda key=made["key"]: only(statuses(key), 401))  # type: ignore[misc]
+                assert await statuses(made["key"]) == {401}
+            assert await statuses("wrong") == {401}
+            assert (await system.call("GET", TARGETS)).status == 401
+        finally:
+            system.close()
+
+
+async def only(statuses: Coroutine[Any, Any, set[int]], status: int) -> bool:
+    return await statuses == {status}
