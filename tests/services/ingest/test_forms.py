@@ -107,7 +107,7 @@ WIDE = b"[%s]" % b",".join([b"0"] * COMMAS)
         (b"[%s,%s]" % (WIDE, WIDE), ""),
         (b"[%s,0,0]" % WIDE, ""),
         (b"[%s,0,0,0]" % WIDE, "BATCH_TOO_LARGE"),
-        (b"[%s]" % (b"{}," * COMMAS + b"{}"), "BATCH_TOO_LARGE"),
+        (b"[%s]" % (b"{}," * (COMMAS + 1) + b"{}"), "BATCH_TOO_LARGE"),
         (b"[%s" % (b"{}," * COMMAS), "INVALID_EVENT"),
         (b'{"a":%s,"b":[0,0]}' % WIDE, "INVALID_EVENT"),
         (b"[" * COMMAS + b"," * COMMAS, "INVALID_EVENT"),
