@@ -21,9 +21,10 @@ async def submit(
     caller: Caller,
     counted: Counted,
     read: Reader[bytes | Raw] = submission.read,
+    traceparent: str = "",
 ) -> list[Accepted | TasError]:
     """Store the entries, of which ``read`` makes events; what came of each, in their order. A caller's limits are held against
-    the batch as a whole."""
+    the batch as a whole. Each event has a trace of its own, or its part of the caller's (``traceparent``)."""
     try:
         intake.admit(caller, len(entries), sum(map(len, entries)))
     except Overloaded as error:
@@ -42,6 +43,6 @@ async def submit(
         if index % SLICE == 0:
             await intake.room()
         settle: Settle = partial(settle_at, index)
-        intake.take(entry, len(entry), read, caller, counted, settle)
+        intake.take(entry, len(entry), read, caller, counted, settle, trace=intake.trace(counted, traceparent))
     await done.wait()
     return [answers[index] for index in range(len(entries))]

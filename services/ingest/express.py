@@ -26,6 +26,7 @@ from services.ingest.heads import Head, Heads, promising
 from services.ingest.intake import Accepted, Counted, Intake
 from services.ingest.rates import Addresses
 from services.ingest.settings import Settings
+from services.ingest.traces import Trace
 from tas_mcp import telemetry
 from tas_mcp.auth import Authentication
 from tas_mcp.errors import Rejected, TasError
@@ -281,7 +282,8 @@ class Connection(asyncio.Protocol):
             return
         if form.split is None:
             given = Binary(head.attributes, head.content_type, body) if form is BINARY else body
-            express.intake.submit(given, len(body), form.read, caller, counted, slot.settle)
+            slot.trace = express.intake.trace(counted, head.traceparent)
+            express.intake.submit(given, len(body), form.read, caller, counted, slot.settle, trace=slot.trace)
             return
         try:
             caller.require("events:write")
@@ -289,7 +291,7 @@ class Connection(asyncio.Protocol):
         except Rejected as error:
             slot.settle(error)
             return
-        slot.task = asyncio.create_task(batch.submit(entries, express.intake, caller, counted, form.read))
+        slot.task = asyncio.create_task(batch.submit(entries, express.intake, caller, counted, form.read, head.traceparent))
         slot.task.add_done_callback(slot.settle_batch)
 
     def flush(self) -> None:
@@ -299,7 +301,7 @@ class Connection(asyncio.Protocol):
         while owed and owed[0].answer is not None:
             slot = owed.popleft()
             last = self._ending and not owed and not self._handing
-            parts.append(_raw(slot.answer, self._express.date, close=last))
+            parts.append(_raw(slot, self._express.date, close=last))
         if not parts or self._transport.is_closing():
             return
         self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
@@ -342,12 +344,13 @@ class Connection(asyncio.Protocol):
 class _Slot:
     """The place of one request's answer in the order of its connection."""
 
-    __slots__ = ("_connection", "_head", "answer", "task")
+    __slots__ = ("_connection", "_head", "answer", "task", "trace")
 
     def __init__(self, connection: Connection, head: Head) -> None:
         self._connection = connection
         self._head = head
         self.answer: Answer | Accepted | None = None
+        self.trace: Trace | None = None
         self.task: asyncio.Task[list[Accepted | TasError]] | None = None
 
     def settle(self, answer: Accepted | TasError) -> None:
@@ -374,9 +377,12 @@ def peer(transport: asyncio.BaseTransport) -> str:
     return str(name[0]) if isinstance(name, tuple) else ""
 
 
-def _raw(answer: Answer | Accepted | None, date: bytes, *, close: bool) -> bytes:
+def _raw(slot: _Slot, date: bytes, *, close: bool) -> bytes:
     """An answer as the bytes of HTTP/1.1."""
+    answer = slot.answer
     ending = b"Connection: close\r\n" if close else b""
+    if slot.trace is not None:
+        ending += b"traceparent: %s\r\n" % slot.trace.traceparent.encode()
     if isinstance(answer, Accepted):
         body = answers.encode(answer)
         return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\nLocation: %s\r\n%s%s\r\n%s" % (

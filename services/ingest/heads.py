@@ -39,6 +39,8 @@ _FORMS: dict[bool, dict[bytes, Form]] = {
 }
 _ATTRIBUTE = re.compile(r"\r\n[Cc][Ee]-([A-Za-z0-9]{1,40}): ?([!#$&-~]{1,128})(?=\r\n)")
 """A line with an attribute that needs no decoding (CloudEvents HTTP binding 3.1.3)."""
+_TRACEPARENT = re.compile(rb"\r\n[Tt]raceparent: ?([0-9a-f-]{55})(?=\r\n)").search
+"""It differs from request to request, and is cut out for that."""
 _CE = frozenset((b"ce-", b"Ce-", b"CE-", b"cE-"))
 _HEADER = re.compile(rb"([Cc][Ee]-[A-Za-z0-9]+):([ -~]*)").fullmatch
 _DATA_TYPE = re.compile(rb"(?!application/cloudevents)[!-~][ -~]*", re.IGNORECASE).fullmatch
@@ -54,7 +56,8 @@ _UNUSUAL = frozenset(
 
 class Head(NamedTuple):
     """A plain request: the form that its events have, the length of its body, its X-Request-Id, what a proxy says of where it
-    comes from, and its credential (or ``""``); in the binary mode of CloudEvents also the attributes and the data's type."""
+    comes from, its credential, and its ``traceparent`` (each or ``""``); in the binary mode of CloudEvents also the attributes
+    and the data's type."""
 
     form: Form
     length: int
@@ -63,6 +66,7 @@ class Head(NamedTuple):
     credential: str = ""
     attributes: Sequence[tuple[str, str]] = ()
     content_type: bytes = b""
+    traceparent: str = ""
 
 
 class _Parsed:
@@ -166,6 +170,9 @@ class Heads:
         found = self._seen.get(head)
         if found is not None:
             return found
+        if traced := _TRACEPARENT(head):
+            rest = self.read(head[: traced.start()] + head[traced.end() :])
+            return rest._replace(traceparent=traced[1].decode()) if rest is not None else None
         parts = _ATTRIBUTE.split(head.decode("latin-1"))
         if len(parts) > 1:
             return self._put_together(head, parts)

@@ -16,10 +16,12 @@ from services.ingest.paths import BATCH_PATH, EVENTS_PATH
 from services.ingest.preferences import wait
 from services.ingest.rates import Addresses
 from services.ingest.settings import Settings
+from services.ingest.traces import Trace
 from services.ingest.waits import Waits
 from tas_mcp.auth import Authentication
 from tas_mcp.errors import Overloaded, Rejected, TasError
 from tas_mcp.http import Handler, answering, failure, problem_response, read_body, request_id
+from tas_mcp.messages import TRACEPARENT
 from tas_mcp.tls import names
 
 
@@ -77,6 +79,7 @@ def take_one(settings: Settings, intake: Intake, auth: Authentication, waits: Wa
         form = asked(request, many=False)
         body = await read_event(request, settings.body_seconds, settings.max_event_bytes, form)
         given = binary(request, body) if form is BINARY else body
+        trace = intake.trace(counted[form.protocol], request.headers.get(TRACEPARENT, ""))
 
         async def stored(inbox: str = "") -> Accepted | TasError:
             future: asyncio.Future[Accepted | TasError] = asyncio.get_running_loop().create_future()
@@ -85,18 +88,18 @@ def take_one(settings: Settings, intake: Intake, auth: Authentication, waits: Wa
                 if not future.done():  # done: the request was cancelled
                     future.set_result(answer)
 
-            intake.submit(given, len(body), form.read, caller, counted[form.protocol], settle, inbox)
+            intake.submit(given, len(body), form.read, caller, counted[form.protocol], settle, inbox, trace)
             return await future
 
         seconds = wait(request.headers.getall("Prefer", ()))
         if waits is None or not seconds:
-            return response(settled(await stored(), request))
+            return response(settled(await stored(), request), trace)
         with waits.opened() as opened:
             answer = await stored(opened.inbox if opened else "")
             if opened is None or not isinstance(answer, Accepted) or answer.duplicate is True:
-                return response(settled(answer, request))
+                return response(settled(answer, request), trace)
             await opened.over(seconds)
-            return response(answers.waited(answer, opened))
+            return response(answers.waited(answer, opened), trace)
 
     async def handle(request: web.Request) -> web.StreamResponse:
         try:
@@ -118,7 +121,9 @@ def take_batch(settings: Settings, intake: Intake, auth: Authentication) -> Hand
         body = await read_event(request, settings.body_seconds, settings.max_batch_bytes, form)
         assert form.split is not None  # noqa: S101  (many)
         entries = form.split(body, settings.max_batch_bytes, settings.max_batch_events)
-        found = await batch.submit(entries, intake, caller, counted[form.protocol], form.read)
+        found = await batch.submit(
+            entries, intake, caller, counted[form.protocol], form.read, request.headers.get(TRACEPARENT, "")
+        )
         return response(answers.batch(found, request_id(request)))
 
     return handle
@@ -128,8 +133,11 @@ def settled(answer: Accepted | TasError, request: web.Request) -> Answer:
     return answers.one(answer, request_id(request) if isinstance(answer, TasError) else "")
 
 
-def response(answer: Answer) -> web.Response:
-    return web.Response(status=answer.status, headers={"Content-Type": answer.content_type, **answer.headers}, body=answer.body)
+def response(answer: Answer, trace: Trace | None = None) -> web.Response:
+    headers = {"Content-Type": answer.content_type, **answer.headers}
+    if trace is not None:
+        headers[TRACEPARENT] = trace.traceparent
+    return web.Response(status=answer.status, headers=headers, body=answer.body)
 
 
 def asked(request: web.Request, *, many: bool) -> Form:

@@ -14,12 +14,14 @@ from services.ingest.ids import uuid7
 from services.ingest.names import Names
 from services.ingest.rates import Rates, Types
 from services.ingest.schemas import Schemas
+from services.ingest.traces import Trace
 from tas_mcp import subjects, telemetry
 from tas_mcp.broker import Publisher
 from tas_mcp.callers import Caller
 from tas_mcp.errors import Overloaded, Rejected, TasError
-from tas_mcp.messages import INBOX, Event, PubAck, encode, event_key
+from tas_mcp.messages import INBOX, TRACEPARENT, Event, PubAck, encode, event_key
 from tas_mcp.submission import Limits
+from tas_mcp.tracing import Tracer
 
 EVENTS = telemetry.counter("mcp_events", "Events submitted, by what came of them", ["protocol", "outcome"])
 EVENT_BYTES = telemetry.histogram("mcp_event_bytes", "Size of accepted events as submitted", buckets=telemetry.SIZE_BUCKETS)
@@ -45,6 +47,7 @@ class Counted:
     """The counters of one protocol, their labels looked up once."""
 
     def __init__(self, protocol: str) -> None:
+        self.protocol = protocol
         self._accepted = EVENTS.labels(protocol, "accepted")
         self._duplicate = EVENTS.labels(protocol, "duplicate")
         self._rejected = EVENTS.labels(protocol, "rejected")
@@ -75,12 +78,14 @@ class Intake:
         rates: Rates | None = None,
         types: Types | None = None,
         names: Names | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._publisher = publisher
         self._schemas = schemas
         self._rates = rates
         self._types = types
         self._names = names
+        self._tracer = tracer or Tracer()
         self.limits = limits
 
     async def room(self) -> None:
@@ -96,8 +101,21 @@ class Intake:
         if self._rates is not None:
             self._rates.admit(caller, events, size, time.monotonic())
 
+    def trace(self, counted: Counted, traceparent: str) -> Trace | None:
+        """The trace of an event that comes with this ``traceparent`` (or ``""``), where it is sampled; ``submit`` or ``take``
+        ends its spans."""
+        return Trace(self._tracer, counted.protocol, traceparent) if self._tracer.samples(traceparent) else None
+
     def submit(
-        self, given: T, size: int, read: Reader[T], caller: Caller, counted: Counted, settle: Settle, inbox: str = ""
+        self,
+        given: T,
+        size: int,
+        read: Reader[T],
+        caller: Caller,
+        counted: Counted,
+        settle: Settle,
+        inbox: str = "",
+        trace: Trace | None = None,
     ) -> None:
         """Check and store one event of ``size`` bytes, as ``read`` makes it of what was given; ``settle`` is called exactly once,
         now or later. ``inbox`` is where somebody waits for what becomes of it."""
@@ -106,12 +124,22 @@ class Intake:
                 self._rates.admit(caller, 1, size, time.monotonic())
             except Overloaded as error:
                 counted.count(error)
+                if trace is not None:
+                    trace.end(error)
                 settle(error.bare())
                 return
-        self.take(given, size, read, caller, counted, settle, inbox)
+        self.take(given, size, read, caller, counted, settle, inbox, trace)
 
     def take(
-        self, given: T, size: int, read: Reader[T], caller: Caller, counted: Counted, settle: Settle, inbox: str = ""
+        self,
+        given: T,
+        size: int,
+        read: Reader[T],
+        caller: Caller,
+        counted: Counted,
+        settle: Settle,
+        inbox: str = "",
+        trace: Trace | None = None,
     ) -> None:
         """As ``submit``, for an event of a request that was admitted as a whole."""
         began = time.perf_counter()
@@ -123,6 +151,9 @@ class Intake:
                 answer = Accepted(event.event_id, duplicate=True) if ack.duplicate else Accepted(event.event_id)
                 EVENT_BYTES.observe(size)
                 INGEST_SECONDS.observe(time.perf_counter() - began)
+            if trace is not None:
+                trace.end(ack if isinstance(ack, TasError) else None)
+                INGEST_SECONDS.point(time.perf_counter() - began, trace.trace_id)
             counted.count(answer)
             settle(answer)
 
@@ -139,7 +170,11 @@ class Intake:
                 self._schemas.check(event, data)
             key = event_key(event.source, event.event_id)
             headers = {INBOX: inbox} if inbox else None
+            if trace is not None:
+                headers = {**(headers or {}), TRACEPARENT: trace.send(event, size)}
             self._publisher.publish(subjects.events(event.event_type), encode(event), stored, msg_id=key, headers=headers)
         except TasError as error:
             counted.count(error)
+            if trace is not None:
+                trace.end(error)
             settle(error.bare())

@@ -60,7 +60,7 @@ async def ingest(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
     ):
         await follower.first(LOAD_SECONDS)
         sizes = Limits(settings.max_event_bytes, settings.max_depth, settings.max_metadata)
-        intake = Intake(publisher, sizes, schemas, rates, types, names)
+        intake = Intake(publisher, sizes, schemas, rates, types, names, runtime.tracer)
         runtime.front = lane = Express(settings, intake, auth, addresses) if settings.express else None
         routes = http.routes(settings, intake, auth, lane, addresses, waits)
         runtime.mount(routes, settings.max_batch_bytes + 1, [waits.drain])

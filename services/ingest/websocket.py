@@ -191,7 +191,8 @@ class Socket:
             case Send():
                 await intake.room()
                 settle = partial(self._settle, frame.id)
-                intake.submit(frame.event, len(frame.event), submission.read, caller, counted, settle)
+                trace = intake.trace(counted, "")
+                intake.submit(frame.event, len(frame.event), submission.read, caller, counted, settle, trace=trace)
             case SendMany():
                 caller.require("events:write")
                 settings = self._sockets.settings

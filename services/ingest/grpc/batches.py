@@ -32,7 +32,9 @@ class Batch:
         if not self._missing:
             done()
         for index, event in enumerate(self.events):
-            intake.take(event, event.ByteSize(), read, caller, counted, partial(self._settle, index))
+            intake.take(
+                event, event.ByteSize(), read, caller, counted, partial(self._settle, index), trace=intake.trace(counted, "")
+            )
 
     def ack(self) -> bytes:
         """What came of each."""

@@ -8,6 +8,7 @@ import grpc
 from services.ingest.rates import Addresses
 from tas_mcp.auth import Authentication
 from tas_mcp.callers import Caller
+from tas_mcp.messages import TRACEPARENT
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
@@ -21,6 +22,11 @@ class Client:
         self._names = names
         self._auth = auth
         self._addresses = addresses
+
+    @property
+    def traceparent(self) -> str:
+        """What the call's metadata say of its trace, or ``""``."""
+        return next((str(value) for key, value in self._metadata if key == TRACEPARENT), "")
 
     def admit(self) -> Caller:
         """Who sends a message. To be asked for each: a key may be revoked, and an address may send no more than its share.

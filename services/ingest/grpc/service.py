@@ -67,7 +67,8 @@ class Service:
         return Client(context, self._auth, self._addresses, names(context) if self._by_certificate else ())
 
     async def _ingest_event(self, body: bytes, context: Context) -> bytes:
-        caller = self._client(context).admit()
+        client = self._client(context)
+        caller = client.admit()
         request = decode_event(mcp_pb2.IngestEventRequest, body, self._intake.limits)
         future: asyncio.Future[Accepted | TasError] = asyncio.get_running_loop().create_future()
 
@@ -75,7 +76,8 @@ class Service:
             if not future.done():  # done: the client left
                 future.set_result(answer)
 
-        self._intake.submit(request, len(body), read, caller, self._counted, settle)
+        trace = self._intake.trace(self._counted, client.traceparent)
+        self._intake.submit(request, len(body), read, caller, self._counted, settle, trace=trace)
         answer = await future
         if isinstance(answer, TasError):
             raise answer

@@ -11,6 +11,9 @@ LINE = "POST /api/v1/events HTTP/1.1"
 HOST, TYPE, LENGTH = "Host: gateway", "Content-Type: application/json", "Content-Length: 7"
 
 
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
 def read(head: bytes, max_body: int) -> Head | None:
     return Heads(max_body).read(head)
 
@@ -42,6 +45,10 @@ TAKEN = {
         Head(JSON, 7, ""),
     ),
     "trace and authorization": (plain("traceparent: 00-a-b-01", "Authorization: Bearer x"), Head(JSON, 7, "", credential="x")),
+    "a trace": (plain(f"traceparent: {TRACE}"), Head(JSON, 7, "", traceparent=TRACE)),
+    "a trace, in capitals": (plain(f"Traceparent:{TRACE}"), Head(JSON, 7, "", traceparent=TRACE)),
+    "what is no trace": (plain(f"traceparent: {TRACE}-more"), Head(JSON, 7, "")),
+    "two traces": (plain(f"traceparent: {TRACE}", f"traceparent: {TRACE[:-2]}00"), Head(JSON, 7, "", traceparent=TRACE)),
     "a key": (plain("X-API-Key: x"), Head(JSON, 7, "", credential="x")),
     "repeated headers of no meaning": (plain("X-A: 1", "X-A: 2", "Accept: a", "Accept: b"), Head(JSON, 7, "")),
     "an empty header": (plain("X-A:"), Head(JSON, 7, "")),
@@ -246,6 +253,14 @@ def test_attributes_differ_and_the_rest_is_remembered() -> None:
         assert found == Head(BINARY, 7, "", "", "", [("id", str(number))], b"application/json")
     assert (len(remembering._attributed), len(remembering._seen)) == (1, 0)
     assert remembering.read(plain()) == Head(JSON, 7, ""), "without attributes the same lines mean something else"
+
+
+def test_traces_differ_and_the_rest_is_remembered() -> None:
+    here = Heads(MAX_BODY)
+    for number in range(10):
+        trace = f"{TRACE[:-4]}{number}-01"
+        assert here.read(plain(f"traceparent: {trace}")) == Head(JSON, 7, "", traceparent=trace)
+    assert list(here._seen) == [plain()]
 
 
 def test_what_is_not_plain_is_not_remembered() -> None:
