@@ -5,13 +5,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from services.forward.lane import Lane
-from tas_mcp import targets, telemetry
-from tas_mcp.documents import Document
+from tas_mcp import targets
+from tas_mcp.documents import Document, Faults
 from tas_mcp.errors import Rejected
 from tas_mcp.sealing import SecretKeys
 from tas_mcp.targets import AnyTarget, Removed
-
-log = telemetry.logger("dispatcher")
 
 SHOWN = 3
 
@@ -22,6 +20,7 @@ class Dispatcher:
     def __init__(self, lane: Callable[[AnyTarget | Removed], Lane], keys: SecretKeys) -> None:
         self._lane = lane
         self._keys = keys
+        self.faults = Faults("lanes")
         self._lanes: dict[str, tuple[Lane, AsyncExitStack]] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -37,8 +36,9 @@ class Dispatcher:
         for change in changes:
             try:
                 await self._change(change)
+                self.faults.clear(change.key)
             except Rejected as error:
-                log.error("target not valid, its lane stays", target=change.key, revision=change.revision, detail=str(error))
+                self.faults.add(change, error)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Dispatcher"]:

@@ -46,7 +46,7 @@ async def forward(settings: Settings, runtime: Runtime) -> AsyncIterator[None]:
         await dispatcher.use(documents)
 
     targets = Follower(connection, subjects.TARGETS_BUCKET, changed)
-    ops.check("targets", lambda: targets.trouble)
+    ops.check("targets", lambda: targets.trouble, dispatcher.faults.note)
     ops.check("lanes", lambda: dispatcher.trouble)
     ops.check("outcomes", lambda: outcomes.trouble)
     async with (

@@ -40,13 +40,14 @@ async def test_a_sealed_secret_is_opened_for_the_target(rig: Rig) -> None:
 async def test_a_document_that_cannot_be_opened_leaves_the_old_one_in_force(rig: Rig) -> None:
     await rig.put("a", document(rig, TOKEN, KEY))
     await rig.broker.open_lane("a")
-    async with forwarding(rig, secret_key=KEY):
+    async with forwarding(rig, secret_key=KEY) as ops:
         await rig.owe("a", 1)
         await until(arrived(rig, 1))
         await rig.put("a", document(rig, "another", OTHER))
         trial = await tried(rig, "a")
         assert not trial.delivered
         assert "sealed with the key 'k2', which is not in TAS_SECRET_KEY_FILE" in trial.error
+        await until(lambda: "'a' revision 2" in ops.readiness()[1]["targets"]["detail"])
         await rig.owe("a", 2)
         await until(arrived(rig, 2))
     assert got(rig) == [f"Bearer {TOKEN}"] * 2
