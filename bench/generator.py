@@ -24,6 +24,11 @@ EVENT = (
     + DATA
     + ',"metadata":{"correlation_id":"req-789"}}'
 )
+ATTRIBUTES = (
+    b"ce-specversion: 1.0\r\nce-id: %s\r\nce-source: bench\r\nce-type: %s\r\nce-time: 2023-11-14T22:13:20Z\r\n"
+    b"ce-correlationid: req-789\r\n"
+)
+"""The same event as a CloudEvent in the binary mode."""
 
 
 class Connection(asyncio.Protocol):
@@ -64,6 +69,8 @@ class Load:
         self._prefix = f"{os.getpid()}-{time.time_ns()}"
 
     def body(self) -> bytes:
+        if self.options.form == "binary":
+            return (DATA % time.time_ns()).encode()
         options = self.options
         entries = []
         for index in range(options.batch or 1):
@@ -73,11 +80,14 @@ class Load:
 
     def send(self, connection: Connection, due: float) -> None:
         body = self.body()
+        own = self._key
+        if self.options.form == "binary":
+            own += ATTRIBUTES % (f"{self._prefix}-{self.sent}".encode(), self.options.event_type.encode())
         self.sent += 1
         connection.due = due
         connection.transport.write(
             b"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n%s"
-            % (self.options.path.encode(), self._key, len(body), body)
+            % (self.options.path.encode(), own, len(body), body)
         )
 
     def answered(self, connection: Connection, status: int) -> None:
@@ -146,6 +156,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=0)
     parser.add_argument("--rate", type=float, default=0.0)
     parser.add_argument("--batch", type=int, default=0)
+    parser.add_argument("--form", choices=("json", "binary"), default="json")
     parser.add_argument("--key", default="")
     parser.add_argument("--event-type", default="order.created")
     options = parser.parse_args()

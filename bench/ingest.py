@@ -18,12 +18,16 @@ def measure(seconds: float, rounds: int) -> list[Row]:
         floor_port = free_port()
         here.start("floor", [sys.executable, "-m", "bench.floors", "handler", str(floor_port)], SYSTEM)
         wait_for_port(floor_port)
-        floors, ours = [], []
+        floors, ours, attributed = [], [], []
         for _ in range(rounds):
             floors.append(load.flood(here, floor_port, seconds)["rate"])
             ours.append(load.flood(here, here.http_port, seconds))
+            attributed.append(load.flood(here, here.http_port, seconds, form="binary"))
         floor, rate = median(floors), median(result["rate"] for result in ours)
         refused = sum(result["refused"] for result in ours)
+        cloudevents, cloudevents_refused = (
+            median(result["rate"] for result in attributed), sum(result["refused"] for result in attributed)
+        )  # fmt: skip
         here.stop("floor")
         open_rate, guarded_rate, guarded_refused = _guarded(here, seconds, rounds)
         paced = [load.generate(here, here.http_port, rate=10_000, seconds=seconds) for _ in range(rounds)]
@@ -34,6 +38,8 @@ def measure(seconds: float, rounds: int) -> list[Row]:
     return [
         Row(what="ingest: single events, 64 connections", value=rate, unit="events/s", floor=floor,
             floor_what="bare aiohttp handler", must=0.62 * floor, note=note),
+        Row(what="ingest: CloudEvents in the binary mode", value=cloudevents, unit="events/s", floor=rate,
+            floor_what="plain JSON", must=0.85 * rate, note=f"{cloudevents_refused} refused"),
         Row(what="ingest: the same with a key, rate limits and a schema", value=guarded_rate, unit="events/s", floor=open_rate,
             floor_what="without them", must=0.75 * open_rate, note=f"{guarded_refused} refused"),
         Row(what="ingest: at a steady 10,000/s, p50", value=p50, unit="ms", must=2, at_most=True,

@@ -18,8 +18,7 @@ function init(args) prefix = thread .. "-" .. os.time() .. "-" end
 local types = {["Content-Type"] = "application/json"%s}
 function request()
   n = n + 1
-  return wrk.format("POST", "/api/v1/events", types, '{"event_id":"' .. prefix .. n .. '","event_type":"%s",' ..
-    '"source":"bench","timestamp":1700000000,"data":%s,"metadata":{"correlation_id":"req-789"}}')
+%s
 end
 function done(summary, latency, requests)
   io.write(string.format('JSON {"rate": %%f, "p50_ms": %%f, "p99_ms": %%f, "refused": %%d}\\n',
@@ -28,18 +27,36 @@ function done(summary, latency, requests)
 end
 """
 
+PLAIN = """
+  return wrk.format("POST", "/api/v1/events", types, '{"event_id":"' .. prefix .. n .. '","event_type":"%s",' ..
+    '"source":"bench","timestamp":1700000000,"data":%s,"metadata":{"correlation_id":"req-789"}}')
+"""
+BINARY = """
+  types["ce-specversion"], types["ce-source"], types["ce-type"] = "1.0", "bench", "%s"
+  types["ce-id"], types["ce-time"], types["ce-correlationid"] = prefix .. n, "2023-11-14T22:13:20Z", "req-789"
+  return wrk.format("POST", "/api/v1/events", types, '%s')
+"""
+
 NAME = "wrk" if WRK else "bundled generator"
 
 
 def flood(
-    stage: Stage, port: int, seconds: float, connections: int = 64, event_type: str = "order.created", key: str = ""
+    stage: Stage,
+    port: int,
+    seconds: float,
+    connections: int = 64,
+    event_type: str = "order.created",
+    key: str = "",
+    form: str = "json",
 ) -> dict[str, Any]:
-    """Single events as fast as answers come, with an API key where there is one."""
+    """Single events as fast as answers come, with an API key where there is one; as JSON (``json``) or as CloudEvents in the
+    binary mode (``binary``)."""
     if not WRK:
-        return generate(stage, port, seconds=seconds, connections=connections, event_type=event_type, key=key)
+        return generate(stage, port, seconds=seconds, connections=connections, event_type=event_type, key=key, form=form)
     script = stage.folder / "events.lua"
     header = f', ["Authorization"] = "Bearer {key}"' if key else ""
-    script.write_text(SCRIPT % (header, event_type, (DATA % 1_700_000_000_000_000_000).replace("%", "%%")))
+    data = (DATA % 1_700_000_000_000_000_000).replace("%", "%%")
+    script.write_text(SCRIPT % (header, (BINARY if form == "binary" else PLAIN) % (event_type, data)))
     command = ["taskset", "-c", ",".join(map(str, OTHER)), WRK, "-t2", f"-c{connections}", f"-d{seconds:g}s"]
     command += ["-s", str(script), f"http://127.0.0.1:{port}/"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
