@@ -8,7 +8,7 @@ received, so that the ``cloudevents`` formats of a target give back the same eve
 
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
@@ -54,7 +54,7 @@ _decode_text = msgspec.json.Decoder(str).decode
 class Binary(NamedTuple):
     """A request in the binary mode: its attributes (see ``attribute``), its Content-Type and its body."""
 
-    attributes: Sequence[tuple[str, str]]
+    attributes: Mapping[str, str]
     content_type: bytes
     body: bytes
 
@@ -77,6 +77,18 @@ def attribute(header: bytes, raw: bytes) -> tuple[str, str]:
     return name, text
 
 
+def attributes(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """The attributes among the headers of a request; raises as ``attribute`` does."""
+    found: dict[str, str] = {}
+    for header, raw in headers:
+        if header[:3].lower() == b"ce-":
+            name, value = attribute(header, raw)
+            if name in found:
+                refuse("/" + name, f"the header ce-{name} is there twice")
+            found[name] = value
+    return found
+
+
 def read_structured(body: bytes | Raw, limits: Limits, now_ns: int, _: NewId) -> tuple[Event, object]:
     """One event in the JSON format; for the rest see ``tas_mcp.submission.read``."""
     check_size(len(body), limits)
@@ -85,7 +97,7 @@ def read_structured(body: bytes | Raw, limits: Limits, now_ns: int, _: NewId) ->
     except (ValueError, RecursionError) as error:
         raise invalid(flaw(error)) from None
     data, encoded = members.pop("data", JSON_NULL), members.pop("data_base64", JSON_NULL)
-    attributes: Attributes = {}
+    found: Attributes = {}
     for name, raw in members.items():
         try:
             value = _decode_value(raw)
@@ -93,38 +105,34 @@ def read_structured(body: bytes | Raw, limits: Limits, now_ns: int, _: NewId) ->
             refuse("/" + escape(name), "an attribute is a string, an integer or a boolean")
         if value is not None:  # null stands for an attribute that is not there
             _check(name, value)
-            attributes[name] = value
+            found[name] = value
     if encoded != JSON_NULL:
         if data != JSON_NULL:
             refuse("/data_base64", "an event has data or data_base64, not both")
-        return _event(attributes, JSON_NULL, _base64(encoded), limits, now_ns), None
+        return _event(found, JSON_NULL, _base64(encoded), limits, now_ns), None
     value = None if data == JSON_NULL else check_data(data, limits.depth)
-    return _event(attributes, data, None, limits, now_ns), value
+    return _event(found, data, None, limits, now_ns), value
 
 
 def read_binary(given: Binary, limits: Limits, now_ns: int, _: NewId) -> tuple[Event, object]:
     """One event in the binary mode. A flaw of a header points to the attribute, as if it had been sent in the JSON format."""
     check_size(len(given.body), limits)
-    attributes: Attributes = dict(given.attributes)
-    if len(attributes) < len(given.attributes):
-        names = [name for name, _ in given.attributes]
-        twice = next(name for name in names if names.count(name) > 1)
-        refuse("/" + twice, f"the header ce-{twice} is there twice")
-    if not attributes.keys().isdisjoint(("data", "data_base64", "datacontenttype")):
+    found: Attributes = dict(given.attributes)
+    if "data" in found or "datacontenttype" in found:
         refuse("", "data is the body and datacontenttype the Content-Type: they must not be sent as ce- headers")
     if given.content_type:
-        attributes["datacontenttype"] = _data_type(given.content_type)
+        found["datacontenttype"] = _data_type(given.content_type)
     if not given.body:
-        return _event(attributes, JSON_NULL, None, limits, now_ns), None
+        return _event(found, JSON_NULL, None, limits, now_ns), None
     if not given.content_type or _is_json(given.content_type):
         data = Raw(given.body)
     else:
         try:
             data = Raw(encode(given.body.decode()))
         except UnicodeDecodeError:
-            return _event(attributes, JSON_NULL, b64encode(given.body).decode(), limits, now_ns), None
+            return _event(found, JSON_NULL, b64encode(given.body).decode(), limits, now_ns), None
     value = check_data(data, limits.depth)
-    return _event(attributes, data, None, limits, now_ns), value
+    return _event(found, data, None, limits, now_ns), value
 
 
 def _event(attributes: Attributes, data: Raw, data_base64: str | None, limits: Limits, now_ns: int) -> Event:

@@ -5,11 +5,12 @@ to aiohttp, whose answer then is the only one. So the two cannot disagree about 
 
 Clients repeat themselves: on a kept connection nearly every head has been seen before, byte for byte. ``Heads`` remembers what
 came of the last ones, which makes reading a head a look-up. The attributes of a CloudEvent in the binary mode differ from request
-to request, so their lines are cut out first, and the rest is remembered.
+to request; the lines of those that usually do are cut out first, and the rest is remembered.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 import httptools
@@ -37,8 +38,10 @@ _FORMS: dict[bool, dict[bytes, Form]] = {
     }
     for many, forms in ((False, SINGLE), (True, MANY))
 }
-_ATTRIBUTE = re.compile(r"\r\n[Cc][Ee]-([A-Za-z0-9]{1,40}): ?([!#$&-~]{1,128})(?=\r\n)")
-"""A line with an attribute that needs no decoding (CloudEvents HTTP binding 3.1.3)."""
+_VARYING = re.compile(
+    r"\r\n[Cc][Ee]-([Ii][Dd]|[Tt][Ii][Mm][Ee]|[Ss]ubject|[Ss]equence|[Pp]artitionkey|[Tt]raceparent): ?([!#$&-~]{1,128})(?=\r\n)"
+)
+"""A line with an attribute that usually differs from request to request, and needs no decoding (HTTP binding 3.1.3)."""
 _TRACEPARENT = re.compile(rb"\r\n[Tt]raceparent: ?([0-9a-f-]{55})(?=\r\n)").search
 """It differs from request to request, and is cut out for that."""
 _CE = frozenset((b"ce-", b"Ce-", b"CE-", b"cE-"))
@@ -64,7 +67,7 @@ class Head(NamedTuple):
     request_id: str
     forwarded: str = ""
     credential: str = ""
-    attributes: Sequence[tuple[str, str]] = ()
+    attributes: Mapping[str, str] = MappingProxyType({})
     content_type: bytes = b""
     traceparent: str = ""
 
@@ -94,7 +97,7 @@ def _read(head: bytes, max_body: int, forwarded: bytes, *, attributed: bool = Fa
     """What a head asks for, whose plainest attributes are cut out already if it is ``attributed``."""
     lines = head.split(b"\r\n")
     headers = [line for line in lines if line[:3] in _CE]
-    attributes = [pair for line in headers if (pair := _attribute(line))]
+    attributes = dict(pair for line in headers if (pair := _attribute(line)))
     many = _LINES.get(lines[0])
     if many is None or not len(headers) == len(attributes) <= MAX_ATTRIBUTES or len(head) > MAX_HEAD_BYTES:
         return None
@@ -152,7 +155,7 @@ def _plain(once: dict[bytes, bytes], max_body: int, forwarded: bytes, *, many: b
     except Rejected:
         return None
     request_id, said = (once.get(name, b"").decode("latin-1") for name in (b"x-request-id", forwarded))
-    return Head(form, int(length), request_id, said, given, (), content_type if attributed else b"")
+    return Head(form, int(length), request_id, said, given, content_type=content_type if attributed else b"")
 
 
 class Heads:
@@ -173,7 +176,7 @@ class Heads:
         if traced := _TRACEPARENT(head):
             rest = self.read(head[: traced.start()] + head[traced.end() :])
             return rest._replace(traceparent=traced[1].decode()) if rest is not None else None
-        parts = _ATTRIBUTE.split(head.decode("latin-1"))
+        parts = _VARYING.split(head.decode("latin-1"))
         if len(parts) > 1:
             return self._put_together(head, parts)
         found = _read(head, self._max_body, self._forwarded)
@@ -182,7 +185,7 @@ class Heads:
         return found
 
     def _put_together(self, head: bytes, parts: list[str]) -> Head | None:
-        """Read the rest between the attributes, and put these to it."""
+        """Read the rest between the varying attributes, and put these to it."""
         names, values = parts[1::3], parts[2::3]
         if len(names) > MAX_ATTRIBUTES or len(head) > MAX_HEAD_BYTES:
             return None
@@ -194,8 +197,11 @@ class Heads:
                 return None
             if len(rest) <= REMEMBERED_BYTES:
                 _remember(self._attributed, rest, found)
-        attributes = [*found.attributes, *zip(map(str.lower, names), values, strict=True)]
-        return Head(found.form, found.length, found.request_id, found.forwarded, found.credential, attributes, found.content_type)
+        attributes = {**found.attributes, **dict(zip(map(str.lower, names), values, strict=True))}
+        if len(attributes) < len(found.attributes) + len(names):
+            return None  # one is there twice
+        form, length, request_id, forwarded, given, _, content_type, _ = found
+        return Head(form, length, request_id, forwarded, given, attributes, content_type)
 
 
 def _remember(seen: dict[T, Head], head: T, found: Head) -> None:

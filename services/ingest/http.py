@@ -7,7 +7,7 @@ from aiohttp import web
 
 from services.ingest import answers, batch
 from services.ingest.answers import Answer
-from services.ingest.cloudevents import Binary, attribute
+from services.ingest.cloudevents import Binary, attributes
 from services.ingest.compression import gzipped, inflated
 from services.ingest.express import Express
 from services.ingest.forms import ARRAY, BATCHED, BINARY, JSON, Form, form_of
@@ -158,9 +158,8 @@ def binary(request: web.Request, body: bytes) -> Binary:
     Raises:
         Rejected: an attribute is wrong.
     """
-    headers = [(name.lower(), value) for name, value in request.raw_headers]
-    attributes = [attribute(name, value) for name, value in headers if name.startswith(b"ce-")]
-    return Binary(attributes, next((value for name, value in headers if name == b"content-type"), b""), body)
+    content_type = next((value for name, value in request.raw_headers if name.lower() == b"content-type"), b"")
+    return Binary(attributes(request.raw_headers), content_type, body)
 
 
 async def read_event(request: web.Request, seconds: float, limit: int, form: Form) -> bytes:

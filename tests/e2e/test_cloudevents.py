@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from services.forward.cloudevents import DATA, STRUCTURED, data_type, header, header_lines, structured, text
 from services.forward.formats import FORMATS
-from services.ingest.cloudevents import Binary, attribute, read_binary, read_structured
+from services.ingest.cloudevents import Binary, attributes, read_binary, read_structured
 from tas_mcp.messages import Event, decode_event, encode
 from tas_mcp.submission import Limits
 
@@ -49,8 +49,8 @@ def from_structured(body: bytes) -> Event:
 
 
 def from_binary(headers: dict[str, str], body: bytes) -> Event:
-    attributes = [attribute(name.encode(), value.encode()) for name, value in headers.items() if name.startswith("ce-")]
-    return stored(read_binary(Binary(attributes, headers.get("content-type", "").encode(), body), LIMITS, 1, str)[0])
+    sent = attributes((name.encode(), value.encode()) for name, value in headers.items())
+    return stored(read_binary(Binary(sent, headers.get("content-type", "").encode(), body), LIMITS, 1, str)[0])
 
 
 def binary(event: Event) -> tuple[dict[str, str], bytes]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.ingest.cloudevents import Binary, attribute, read_binary, read_structured
+from services.ingest.cloudevents import Binary, attributes, read_binary, read_structured
 from tas_mcp.errors import Flaw, Rejected
 from tas_mcp.messages import Event
 from tas_mcp.submission import Limits
@@ -28,8 +28,8 @@ def binary(
     headers: dict[str, str] | list[tuple[str, str]], body: bytes = b"", content_type: bytes = b"application/json"
 ) -> tuple[Event, object]:
     given = {**LEAST, **headers}.items() if isinstance(headers, dict) else headers
-    attributes = [attribute(b"ce-" + name.encode(), value.encode("latin-1")) for name, value in given]
-    return read_binary(Binary(attributes, content_type, body), Limits(), NOW, new_id)
+    sent = attributes((b"ce-" + name.encode(), value.encode("latin-1")) for name, value in given)
+    return read_binary(Binary(sent, content_type, body), Limits(), NOW, new_id)
 
 
 def test_the_least_event() -> None:
@@ -126,7 +126,7 @@ def test_the_limits_hold() -> None:
     with pytest.raises(Rejected, match="the limit is 2 beside the 4 required ones"):
         structured({"subject": "a", "ext": "b", "more": "c"}, two)
     with pytest.raises(Rejected, match="the limit is 10"):
-        read_binary(Binary([], b"", b"x" * 11), Limits(event_bytes=10), NOW, new_id)
+        read_binary(Binary({}, b"", b"x" * 11), Limits(event_bytes=10), NOW, new_id)
 
 
 # The binary mode.

@@ -73,13 +73,11 @@ TAKEN = {
             "Ce-B:a%20b",
             "ce-T:5",
         ),
-        Head(
-            BINARY, 7, "", "", "", [("ext", ""), ("a1", "b c"), ("b", "a b"), ("id", "1"), ("t", "5")], b"Text/Plain; charset=x"
-        ),
+        Head(BINARY, 7, "", "", "", {"ext": "", "a1": "b c", "b": "a b", "id": "1", "t": "5"}, b"Text/Plain; charset=x"),
     ),
     "a CloudEvent of which all has to be decoded": (
         plain("ce-id:  1", 'ce-a: "b"', "ce-long: " + "x" * 129),
-        Head(BINARY, 7, "", "", "", [("id", "1"), ("a", "b"), ("long", "x" * 129)], b"application/json"),
+        Head(BINARY, 7, "", "", "", {"id": "1", "a": "b", "long": "x" * 129}, b"application/json"),
     ),
 }
 
@@ -250,7 +248,7 @@ def test_attributes_differ_and_the_rest_is_remembered() -> None:
     remembering = Heads(MAX_BODY)
     for number in range(100):
         found = remembering.read(plain(f"ce-id: {number}"))
-        assert found == Head(BINARY, 7, "", "", "", [("id", str(number))], b"application/json")
+        assert found == Head(BINARY, 7, "", "", "", {"id": str(number)}, b"application/json")
     assert (len(remembering._attributed), len(remembering._seen)) == (1, 0)
     assert remembering.read(plain()) == Head(JSON, 7, ""), "without attributes the same lines mean something else"
 
