@@ -184,7 +184,7 @@ async def test_jaeger_has_the_whole_tree(tmp_path_factory: pytest.TempPathFactor
             async with session.get(f"http://{JAEGER}:16686/api/v3/traces/{trace_id}") as response:
                 if response.status != 200:
                     return False
-                result = (await response.json())["result"]
+                result = (await response.json(content_type=None))["result"]
             for resource in result["resourceSpans"]:
                 names = {each["key"]: each["value"] for each in resource["resource"]["attributes"]}
                 for scope in resource["scopeSpans"]:
