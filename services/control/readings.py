@@ -22,6 +22,13 @@ DELIVERABLE = telemetry.gauge(
     "mcp_deliverable_pending", "Deliveries owed to targets that take them now: what the forward tier is scaled by"
 )
 PENDING = telemetry.gauge("mcp_consumer_pending", "Messages that a consumer is not done with", ["stream", "consumer"])
+OLDEST = telemetry.gauge(
+    "mcp_oldest_pending_seconds",
+    "Age of the oldest delivery that waits for a target, seconds: since it was queued, or put back for another attempt",
+    ["target"],
+)
+HELD = telemetry.gauge("mcp_dead_letters_held", "Dead letters that are kept, by the target they were for", ["target"])
+READ_AT = telemetry.gauge("mcp_readings_timestamp_seconds", "When the broker was last read for these metrics, Unix seconds")
 
 
 class Readings:
@@ -34,28 +41,31 @@ class Readings:
         self._store = store
         self._statuses = statuses
         self._clock = clock
-        self._shown: set[tuple[str, str]] = set()
         self._found = Reader(jetstream, subjects.STATUS_BUCKET)
         self._known: dict[str, Status] = {}
 
     async def refresh(self) -> None:
         """Set the gauges."""
-        for name, stream in (await self.streams()).items():
-            FILL.labels(name).set(stream["fill"])
+        streams = await self.streams()
         pending = {
             (stream, info["name"]): info["num_pending"] + info["num_ack_pending"]
             for stream in (subjects.EVENTS, subjects.DELIVERIES)
             for info in await self._jetstream.consumers(stream)
         }
-        for labels, count in pending.items():
-            PENDING.labels(*labels).set(count)
-        for labels in self._shown - pending.keys():
-            PENDING.remove(*labels)
-        self._shown = set(pending)
         closed = await self._closed()
+        targets = [entry.id for entry in await self._store.all()]
+        waiting = [each for each in targets if pending.get((subjects.DELIVERIES, subjects.forward_consumer(each)))]
+        oldest = {(each,): await self._oldest(subjects.deliveries(each)) or 0.0 for each in waiting}
+        dead = await self._jetstream.subjects(subjects.DEAD, subjects.ALL_DEAD)
+        telemetry.show(FILL, {(name,): stream["fill"] for name, stream in streams.items()})
+        telemetry.show(PENDING, pending)
+        telemetry.show(OLDEST, {(each,): 0.0 for each in targets} | oldest)
+        none = {(each,): 0.0 for each in (*targets, subjects.POISON)}
+        telemetry.show(HELD, none | {(subjects.target_id(subject),): float(count) for subject, count in dead.items()})
         DELIVERABLE.set(
             sum(count for (stream, name), count in pending.items() if stream == subjects.DELIVERIES and name not in closed)
         )
+        READ_AT.set(self._clock())
 
     async def _closed(self) -> set[str]:
         """The consumers of targets to which nothing is sent now, however many replicas there are: paused, gone, or down."""

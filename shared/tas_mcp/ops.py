@@ -17,6 +17,8 @@ from tas_mcp.http import answering, json_response
 
 log = telemetry.logger("ops")
 
+UP = telemetry.gauge("mcp_check_up", "1 while a thing that readiness depends on is fine (see /ready)", ["check"])
+
 Check = Callable[[], str]
 """Says what is wrong, or nothing (``""``)."""
 
@@ -93,5 +95,6 @@ class Ops:
         return json_response({"level": wanted})
 
     async def _metrics(self, request: web.Request) -> web.StreamResponse:
+        telemetry.show(UP, {(name,): float(found["status"] == "up") for name, found in self.readiness()[1].items()})
         body, content_type = telemetry.render(request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type})

@@ -7,8 +7,9 @@ children are to be cached by the caller (``labels()`` costs 1.6 us).
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import msgspec
 import structlog
@@ -20,6 +21,8 @@ from tas_mcp.metrics import Counter, Histogram
 
 LATENCY_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 SIZE_BUCKETS = (128, 256, 512, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576)
+
+Labels = TypeVar("Labels", bound=tuple[str, ...])
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -109,6 +112,13 @@ def counter(name: str, help: str, labels: Sequence[str] = ()) -> Counter:
 
 def gauge(name: str, help: str, labels: Sequence[str] = ()) -> Gauge:
     return Gauge(name, help, labels)
+
+
+def show(gauge: Gauge, values: Mapping[Labels, float]) -> None:
+    """Let a gauge have these children and no others, by their label values: what is gone is not told of for ever."""
+    gauge.clear()
+    for labels, value in values.items():
+        gauge.labels(*labels).set(value)
 
 
 def histogram(name: str, help: str, labels: Sequence[str] = (), buckets: Sequence[float] = LATENCY_BUCKETS) -> Histogram:

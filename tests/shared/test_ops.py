@@ -78,6 +78,21 @@ async def test_metrics() -> None:
             assert (await answer.text()).endswith("# EOF\n")
 
 
+async def test_each_check_is_a_metric() -> None:
+    ops, trouble = Ops(), {"outcomes": "cannot be stored"}
+    ops.serving = True
+    ops.part("process").check("outcomes", lambda: trouble["outcomes"])
+
+    async def shown(session: aiohttp.ClientSession) -> list[str]:
+        async with session.get("/metrics") as answer:
+            return [line for line in (await answer.text()).splitlines() if line.startswith("mcp_check_up{")]
+
+    async with served(ops) as session:
+        assert await shown(session) == ['mcp_check_up{check="process.outcomes"} 0.0', 'mcp_check_up{check="serving"} 1.0']
+        trouble["outcomes"] = ""
+        assert await shown(session) == ['mcp_check_up{check="process.outcomes"} 1.0', 'mcp_check_up{check="serving"} 1.0']
+
+
 async def test_no_metrics_on_the_public_port() -> None:
     async with served(Ops(), metrics=False) as session, session.get("/metrics") as answer:
         assert answer.status == 404

@@ -8,6 +8,7 @@ import pytest
 from services.control.janitor import Janitor
 from services.control.lanes import Lanes
 from services.control.parked import Parked
+from services.control.readings import Readings
 from services.control.retention import Retention
 from services.control.settings import Settings
 from services.control.store import Store
@@ -18,6 +19,7 @@ from tas_mcp.errors import Unavailable
 from tas_mcp.messages import encode
 from tas_mcp.status import Status
 from tas_mcp.status import encode as encode_status
+from tas_mcp.statuses import StatusBucket
 from tests.nats_server import NatsServer
 from tests.services.control.conftest import ready
 from tests.services.control.rig import TARGETS, Rig, event, running, target, until
@@ -240,3 +242,34 @@ async def test_the_gauges(rig: Rig) -> None:
 
 async def _gauge(line: str) -> bool:
     return line in telemetry.render("")[0].decode()
+
+
+async def test_how_long_the_oldest_waits_and_what_was_given_up_are_gauges(quiet: Rig) -> None:
+    store, statuses = Store(quiet.jetstream, quiet.publisher), StatusBucket(quiet.jetstream, quiet.publisher)
+    for target_id in ("orders", "idle"):
+        await quiet.call("PUT", f"{TARGETS}/{target_id}", json=target(target_id))
+    for seq in (1, 2):
+        await quiet.deliver("orders", seq)
+    await quiet.bury("orders", 3)
+    await quiet.bury(subjects.POISON, 4)
+
+    async def read(at: float) -> dict[str, float]:
+        await Readings(quiet.jetstream, store, statuses, lambda: at).refresh()
+        lines = telemetry.render("")[0].decode().splitlines()
+        return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line.startswith("mcp_")}
+
+    now = time.time() + HOUR
+    found = await read(now)
+    assert found['mcp_oldest_pending_seconds{target="orders"}'] == pytest.approx(HOUR, abs=60)
+    assert found['mcp_oldest_pending_seconds{target="idle"}'] == 0
+    dead = {name: value for name, value in found.items() if name.startswith("mcp_dead_letters_held")}
+    assert dead == {
+        'mcp_dead_letters_held{target="orders"}': 1,
+        'mcp_dead_letters_held{target="idle"}': 0,
+        'mcp_dead_letters_held{target="_process"}': 1,
+    }
+    assert found["mcp_readings_timestamp_seconds"] == pytest.approx(now)
+    await quiet.jetstream.purge(subjects.DELIVERIES)
+    assert (await read(now))['mcp_oldest_pending_seconds{target="orders"}'] == 0
+    await quiet.call("DELETE", f"{TARGETS}/idle")
+    assert 'mcp_oldest_pending_seconds{target="idle"}' not in await read(now)
