@@ -53,14 +53,14 @@ VIEW = a_view(
         ('data.items[0]["sku"]', "s0"),
     ],
 )
+def test_reads(field: str, value: object) -> None:
+    assert compile_field(field)(VIEW) == value
+
+
 def test_an_attribute_of_a_cloudevent_is_read_as_targets_get_it() -> None:
     view = a_view(metadata={"subject": "of metadata", "region": "eu"}, cloudevent={"subject": "own", "n": 5, "b": True})
     read = {name: compile_field("cloudevent." + name)(view) for name in ("subject", "region", "n", "b", "x")}
     assert read == {"subject": "own", "region": "eu", "n": 5, "b": True, "x": MISSING}
-
-
-def test_reads(field: str, value: object) -> None:
-    assert compile_field(field)(VIEW) == value
 
 
 @pytest.mark.parametrize(
