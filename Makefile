@@ -12,9 +12,11 @@ SOURCES := $(wildcard shared services tests bench)
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --group build
 
+COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev run test cover test-all check lint type format proto lock bench profile fuzz chaos clean
+.PHONY: help setup setup-dev run test cover test-all check lint type format proto lock bench profile fuzz chaos up down smoke clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[36m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +58,7 @@ proto: $(DEV) ## Generate shared/tas_mcp/v1 from proto/
 
 lock: $(DEV) ## Resolve pyproject.toml into the lock files; ARGS=--upgrade for newer versions
 	$(COMPILE) pyproject.toml --extra dev -o requirements.lock $(ARGS)
+	$(COMPILE) pyproject.toml -c requirements.lock -o requirements-services.lock $(ARGS)
 	$(COMPILE) pyproject.toml --all-extras -c requirements.lock -o requirements-dev.lock $(ARGS)
 
 bench: $(DEV) ## Measure the speed
@@ -69,6 +72,16 @@ fuzz: $(DEV) ## Route random events by random documents: make fuzz PAIRS=1000000
 
 chaos: $(DEV) ## Kill real processes under load and account for every event (minutes)
 	$(BIN)/python -m pytest tests/chaos -m chaos -s $(ARGS)
+
+up: ## Build the images and start everything in containers (docker compose)
+	deploy/secrets.sh
+	$(COMPOSE) up -d --build $(ARGS)
+
+down: ## Stop the containers; ARGS=--volumes also throws away what they stored
+	$(COMPOSE) down $(ARGS)
+
+smoke: ## Send an event through the running containers; look for it at the receiver, in Jaeger and in Prometheus
+	$(PYTHON) deploy/smoke.py
 
 clean: ## Remove what tools and builds left behind (not .venv)
 	rm -rf build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
