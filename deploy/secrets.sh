@@ -18,6 +18,6 @@ done
 printf 'TAS_NATS_STORE_KEY=%s\n' "$(cat .secrets/nats_store_key)" >> .secrets/nats.env.new
 mv .secrets/nats.env.new .secrets/nats.env
 [ -s .secrets/admin_key ] || random > .secrets/admin_key
-[ -s .secrets/secret_key ] || random > .secrets/secret_key
+[ -s .secrets/secret_key ] || printf 'k1:%s\n' "$(head -c 32 /dev/urandom | base64 -w 0)" > .secrets/secret_key
 chmod 444 .secrets/nats_*_password .secrets/admin_key .secrets/secret_key  # containers read them as another user; the folder is closed
 chmod 700 .secrets
