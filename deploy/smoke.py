@@ -1,6 +1,6 @@
 """One event through the running containers: from the gateway to the receiver, its trace in Jaeger, its count in Prometheus.
 
-    python3 deploy/smoke.py        after `make up`; ends with 1, and says what is missing, where something is
+python3 deploy/smoke.py        after `make up`; ends with 1, and says what is missing, where something is
 """
 
 import json
