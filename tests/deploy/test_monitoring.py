@@ -42,6 +42,8 @@ async def test_every_metric_that_is_asked_for_is_served(tmp_path: Path) -> None:
         pages = [(await system.call("GET", system.ops(name) + "/metrics")).body for name in SERVICES]
     known = set.union(*map(monitoring.served, pages)) | FROM_PROMETHEUS | monitoring.recorded()
     asked = [*monitoring.of_rules(), *monitoring.of_dashboards(), *monitoring.of_autoscalers()]
+    scaled = {name for each in monitoring.of_autoscalers() for name in monitoring.names(each.text)}
+    assert scaled >= {"mcp_events_per_second", "mcp_consumer_pending", "mcp_deliverable_pending"}
     unknown = {each.where: missing for each in asked if (missing := monitoring.names(each.text) - known)}
     assert unknown == {}
     ours = {name for name in known if name.startswith("mcp_") and not name.endswith(("_sum", "_count"))}
