@@ -16,10 +16,10 @@ COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev run test cover test-all check lint type format proto lock bench profile fuzz chaos up down smoke clean
+.PHONY: help setup setup-dev run test cover test-all check lint type format proto lock bench profile fuzz chaos up down smoke k8s-test clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[36m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  \033[36m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(RUNTIME) ## Install the gateway into .venv (again only when the lock or pyproject.toml changed)
 
@@ -82,6 +82,9 @@ down: ## Stop the containers; ARGS=--volumes also throws away what they stored
 
 smoke: ## Send an event through the running containers; look for it at the receiver, in Jaeger and in Prometheus
 	$(PYTHON) deploy/smoke.py
+
+k8s-test: ## Apply k8s/overlays/local to the cluster of KUBECONFIG and see each tier scaled by its own metric: TAS_TEST_METRIC
+	$(PYTHON) k8s/autoscale.py
 
 clean: ## Remove what tools and builds left behind (not .venv)
 	rm -rf build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
