@@ -31,6 +31,7 @@ from tas_mcp.errors import Rejected
 from tas_mcp.messages import TRACEPARENT, Attempt, Attempted, Delivery, Event, decode_delivery, decode_event, encode
 from tas_mcp.outcomes import Outcomes
 from tas_mcp.targets import AnyTarget
+from tas_mcp.tracing import Span
 
 log = telemetry.logger("lane")
 
@@ -105,17 +106,17 @@ class Attempts:
         except (Failed, Refused, TimeoutError) as error:
             failure = redacted(error, target) if isinstance(error, Failed | Refused) else _late(target)
             attempt = owed.attempt(at, time.monotonic() - began, failure.status)
-            if span is not None:
-                self._traces.end(span, failure.status, failure)
+            self._traces.end(span, failure.status, failure)
             self._gate.failed(failure)
-            await self._failed(target, owed, attempt, failure)
+            await self._failed(target, owed, attempt, failure, span)
             return
-        if span is not None:
-            self._traces.end(span, status)
-            self._counted.point(owed.attempt(at, time.monotonic() - began, status), span.trace_id)
+        except BaseException as error:
+            self._traces.cut_short(span, error)
+            raise
+        self._traces.end(span, status)
         now = time.monotonic()
         self._gate.delivered(now, now - began, self._deadlines.under_way + 1)
-        self._delivered(owed, owed.attempt(at, now - began, status))
+        self._delivered(owed, owed.attempt(at, now - began, status), span)
 
     async def deliver_together(self, target: AnyTarget, sender: BatchSender, batch: list[Owed]) -> None:
         """One request for many. What it refuses as a whole is tried one by one: one bad one must not take the others along."""
@@ -127,8 +128,7 @@ class Attempts:
             verdicts = await self._deadlines.within(target.delivery.timeout, began, work)
             verdicts = [each if isinstance(each, int) else redacted(each, target) for each in verdicts]
         except Refused as error:
-            if span is not None:
-                self._traces.end(span, error.status, redacted(error, target))
+            self._traces.end(span, error.status, redacted(error, target))
             for owed in batch:
                 await self.deliver(target, sender, owed)
             return
@@ -136,37 +136,44 @@ class Attempts:
             verdicts = [redacted(error, target)] * len(batch)
         except TimeoutError:
             verdicts = [_late(target)] * len(batch)
+        except BaseException as error:
+            self._traces.cut_short(span, error)
+            raise
         now = time.monotonic()
         seconds = now - began
         failures = [verdict for verdict in verdicts if not isinstance(verdict, int)]
-        if span is not None:
-            self._traces.end(span, 0, failures[0] if failures else None)
+        self._traces.end(span, 0, failures[0] if failures else None)
         if len(failures) < len(batch):
             self._gate.delivered(now, seconds, self._deadlines.under_way + 1)
         else:
             self._gate.failed(failures[0])
         for owed, verdict in zip(batch, verdicts, strict=True):
             if isinstance(verdict, int):
-                self._delivered(owed, owed.attempt(at, seconds, verdict))
+                self._delivered(owed, owed.attempt(at, seconds, verdict), span)
             else:
-                await self._failed(target, owed, owed.attempt(at, seconds, verdict.status), verdict)
+                await self._failed(target, owed, owed.attempt(at, seconds, verdict.status), verdict, span)
 
-    def _delivered(self, owed: Owed, attempt: Attempt) -> None:
-        self._counted.delivered(attempt, attempt.at + attempt.duration_ms / 1e3 - owed.event.accepted_at / 1e9)
+    def _delivered(self, owed: Owed, attempt: Attempt, span: Span | None) -> None:
+        seconds = attempt.at + attempt.duration_ms / 1e3 - owed.event.accepted_at / 1e9
+        self._counted.delivered(attempt, seconds, span.trace_id if span is not None else "")
         self._record(owed, attempt, "delivered")
 
-    async def _failed(self, target: AnyTarget, owed: Owed, attempt: Attempt, failure: Failed | Refused) -> None:
+    async def _failed(
+        self, target: AnyTarget, owed: Owed, attempt: Attempt, failure: Failed | Refused, span: Span | None
+    ) -> None:
         """Do what follows from an attempt that failed."""
         attempt.error, attempt.response = failure.detail[:ERROR_CHARACTERS], failure.response
-        self._counted.failed(attempt)
-        if self._traces.on and not owed.origin:
-            self._traces.failed(target, owed.event, attempt, failure)
+        trace_id = span.trace_id if span is not None else ""
+        if self._traces.on and not owed.origin:  # the span of a batch is not its own
+            trace_id = self._traces.failed(target, owed.event, attempt, failure)
+        self._counted.failed(attempt, trace_id)
         if isinstance(failure, Gone):
             await self._gate.disable(failure)
             self._record(owed, attempt, "gone", owed.pulled.nak)  # it stays in the queue, as all the others
             return
         owed.delivery.attempts.append(attempt)
-        await self._follow_up(target, owed, failure)
+        with telemetry.context(trace_id=trace_id):
+            await self._follow_up(target, owed, failure)
 
     async def _follow_up(self, target: AnyTarget, owed: Owed, failure: Failed | Refused) -> None:
         """Park a delivery whose last attempt failed, or give it up."""

@@ -22,18 +22,21 @@ class Counted:
         self._retries = RETRIES.labels(target_id)
         self._dead = DEAD.labels(target_id)
 
-    def delivered(self, attempt: Attempt, end_to_end_seconds: float) -> None:
+    def delivered(self, attempt: Attempt, end_to_end_seconds: float, trace_id: str) -> None:
+        """``trace_id``, where there is one, is shown as an example of how long it takes."""
         self._delivered.inc()
         self._latency.observe(attempt.duration_ms / 1e3)
         self._end_to_end.observe(end_to_end_seconds)
+        if trace_id:
+            self._latency.point(attempt.duration_ms / 1e3, trace_id)
+            self._end_to_end.point(end_to_end_seconds, trace_id)
 
-    def point(self, attempt: Attempt, trace_id: str) -> None:
-        """Show a trace as an example of how long an attempt takes."""
-        self._latency.point(attempt.duration_ms / 1e3, trace_id)
-
-    def failed(self, attempt: Attempt) -> None:
+    def failed(self, attempt: Attempt, trace_id: str) -> None:
+        """``trace_id`` as for ``delivered``."""
         self._failed.inc()
         self._latency.observe(attempt.duration_ms / 1e3)
+        if trace_id:
+            self._latency.point(attempt.duration_ms / 1e3, trace_id)
 
     def retried(self) -> None:
         self._retries.inc()

@@ -41,20 +41,28 @@ class Traces:
         attributes: dict[str, Value] = {"tas.target.id": target.id, "messaging.batch.message_count": len(origins)}
         return self._tracer.begin(_name(target), "CLIENT", "", attributes, links[:LINKS])
 
-    def end(self, span: Span, status: int, failure: Failed | Refused | None = None) -> None:
-        """The attempt is over."""
+    def end(self, span: Span | None, status: int, failure: Failed | Refused | None = None) -> None:
+        """The attempt is over (None: it is not traced)."""
+        if span is None:
+            return
         ended: dict[str, Value] = {"http.response.status_code": status} if status else {}
         if failure is not None:
             ended["error.type"] = str(status or type(failure).__name__)
         span.end(failure.detail if failure is not None else "", ended)
 
-    def failed(self, target: AnyTarget, event: Event, attempt: Attempt, failure: Failed | Refused) -> None:
-        """An attempt failed whose event is not sampled."""
+    def cut_short(self, span: Span | None, error: BaseException) -> None:
+        """The attempt neither succeeded nor failed: its lane was closed, or there is an error of ours."""
+        if span is not None:
+            span.end(f"cut short: {type(error).__name__}")
+
+    def failed(self, target: AnyTarget, event: Event, attempt: Attempt, failure: Failed | Refused) -> str:
+        """An attempt failed whose event is not sampled: the id of its trace, or ``""`` where the operator wants none."""
         if not self._errors:
-            return
+            return ""
         began = int(attempt.at * 1e9)
         span = self._tracer.begin(_name(target), "CLIENT", "", _attributes(target, event, attempt.number), start_ns=began)
         self.end(span, attempt.status, failure)
+        return span.trace_id
 
 
 def _name(target: AnyTarget) -> str:

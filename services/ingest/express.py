@@ -32,6 +32,7 @@ from tas_mcp.auth import Authentication
 from tas_mcp.errors import Rejected, TasError
 from tas_mcp.http import ProtocolFactory, fit_request_id
 from tas_mcp.tls import names
+from tas_mcp.tracing import trace_id
 
 log = telemetry.logger("express")
 
@@ -363,11 +364,13 @@ class _Slot:
     def settle_batch(self, task: "asyncio.Task[list[Accepted | TasError]]") -> None:
         if task.cancelled():  # the loop ends
             return
+        rid = fit_request_id(self._head.request_id)
         if error := task.exception():
-            log.error("batch failed", exc_info=error)
-            self.settle(TasError(f"internal error ({type(error).__name__}): see the log"))
-            return
-        self.answer = answers.batch(task.result(), fit_request_id(self._head.request_id))
+            log.error("batch failed", request_id=rid, trace_id=trace_id(self._head.traceparent), exc_info=error)
+            problem = TasError(f"internal error ({type(error).__name__}): see the log for this request_id")
+            self.answer = answers.refused(problem, rid)
+        else:
+            self.answer = answers.batch(task.result(), rid)
         self._connection.flush()
 
 

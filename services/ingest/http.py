@@ -20,7 +20,7 @@ from services.ingest.traces import Trace
 from services.ingest.waits import Waits
 from tas_mcp.auth import Authentication
 from tas_mcp.errors import Overloaded, Rejected, TasError
-from tas_mcp.http import Handler, answering, failure, problem_response, read_body, request_id
+from tas_mcp.http import Handler, answering, context, failure, problem_response, read_body, request_id
 from tas_mcp.messages import TRACEPARENT
 from tas_mcp.tls import names
 
@@ -104,8 +104,9 @@ def take_one(settings: Settings, intake: Intake, auth: Authentication, waits: Wa
     async def handle(request: web.Request) -> web.StreamResponse:
         try:
             return await take(request)
-        except Exception as error:  # noqa: BLE001  (an edge: see tas_mcp.http.answering, whose context costs too much here)
-            return failure(error, request, request_id(request))
+        except Exception as error:  # noqa: BLE001  (an edge: see tas_mcp.http.answering, whose context costs too much before)
+            with context(request):
+                return failure(error, request, request_id(request))
 
     return handle
 

@@ -149,11 +149,13 @@ class Intake:
                 answer: Accepted | TasError = ack
             else:
                 answer = Accepted(event.event_id, duplicate=True) if ack.duplicate else Accepted(event.event_id)
+                seconds = time.perf_counter() - began
                 EVENT_BYTES.observe(size)
-                INGEST_SECONDS.observe(time.perf_counter() - began)
+                INGEST_SECONDS.observe(seconds)
+                if trace is not None:
+                    INGEST_SECONDS.point(seconds, trace.trace_id)
             if trace is not None:
                 trace.end(ack if isinstance(ack, TasError) else None)
-                INGEST_SECONDS.point(time.perf_counter() - began, trace.trace_id)
             counted.count(answer)
             settle(answer)
 

@@ -10,7 +10,7 @@ import re
 import secrets
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from http import HTTPStatus
 from typing import Protocol
 
@@ -21,8 +21,10 @@ from msgspec import UNSET, Struct, UnsetType
 from tas_mcp import telemetry
 from tas_mcp.errors import Flaw, Misconfigured, Overloaded, Rejected, TasError, Unavailable
 from tas_mcp.http_protocol import protocols
+from tas_mcp.messages import TRACEPARENT
 from tas_mcp.ports import refusal
 from tas_mcp.settings import IDLE_SECONDS
+from tas_mcp.tracing import trace_id
 
 log = telemetry.logger("http")
 
@@ -66,7 +68,6 @@ BACKLOG = 1024
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z").match
 _GIVEN_ID = web.RequestKey("request_id", str)
-_TRACE_ID = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}\Z").match
 _encode = msgspec.json.Encoder().encode
 
 
@@ -152,12 +153,6 @@ def request_id(request: web.Request) -> str:
     return found
 
 
-def trace_id(request: web.Request) -> str:
-    """The trace id of a valid W3C ``traceparent``, or ``""``."""
-    found = _TRACE_ID(request.headers.get("traceparent", ""))
-    return found.group(1) if found else ""
-
-
 async def read_body(request: web.Request, seconds: float, too_large: str) -> bytes:
     """The whole body, within a deadline; ``too_large`` is said of one that the server does not take.
 
@@ -179,21 +174,25 @@ async def read_body(request: web.Request, seconds: float, too_large: str) -> byt
         raise Rejected("INVALID_REQUEST", "the client left before its body was whole") from None
 
 
+def context(request: web.Request) -> AbstractContextManager[None]:
+    """Everything that is logged inside carries the ids of the request: its own, its correlation's, its trace's."""
+    correlation = request.headers.get("X-Correlation-Id", "")
+    return telemetry.context(
+        request_id=request_id(request),
+        correlation_id=correlation if _REQUEST_ID(correlation) else "",
+        trace_id=trace_id(request.headers.get(TRACEPARENT, "")),
+    )
+
+
 def answering(handler: Handler) -> Handler:
     """Wrap a handler: errors become problems, and everything it logs carries the request's ids."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
-        rid = request_id(request)
-        correlation = request.headers.get("X-Correlation-Id", "")
-        with telemetry.context(
-            request_id=rid,
-            correlation_id=correlation if _REQUEST_ID(correlation) else "",
-            trace_id=trace_id(request),
-        ):
+        with context(request):
             try:
                 return await handler(request)
             except Exception as error:  # noqa: BLE001  (this is the edge: every error becomes an answer)
-                return failure(error, request, rid)
+                return failure(error, request, request_id(request))
 
     return answer
 

@@ -3,7 +3,8 @@
 One event, one trace: a span where it comes in, where it is routed, and for each attempt to deliver it. From tier to tier, and to
 the target, travels a W3C ``traceparent``, and only that of a sampled trace: what is not sampled has none, and costs a look at a
 string. The sampler decides once, where the event comes in; the standard ``OTEL_*`` variables say how, and where spans go. Without
-an OTLP endpoint nothing is traced, and the SDK is not even loaded.
+an OTLP endpoint nothing is traced, and the SDK is not even loaded. The SDK raises nothing into what is traced (its specification,
+"Error handling"): what it cannot send is lost, and logged.
 
 NATS has no semantic conventions of its own yet: ``messaging.system`` is ``nats``, destinations are subjects without their tokens.
 """
@@ -11,6 +12,7 @@ NATS has no semantic conventions of its own yet: ``messaging.system`` is ``nats`
 import asyncio
 import random
 import re
+import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Literal
@@ -30,7 +32,7 @@ Value = str | int | float | bool | Sequence[str]
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 QUEUE, BATCH, DELAY_MILLISECONDS = 8192, 1024, 1000
 """More than the SDK's own, as a full queue loses spans."""
-SHUTDOWN_SECONDS = 5.0
+SHUTDOWN_SECONDS = 3.0
 
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?").fullmatch
 
@@ -104,15 +106,16 @@ class Tracer:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Tracer"]:
-        """Leaving sends what is recorded, for a few seconds at most."""
+        """Leaving sends what is recorded, for a few seconds at most: the SDK would try for half a minute, and the process wait
+        for it in any thread that is no daemon."""
         try:
             yield self
         finally:
             if self._provider is not None:
-                try:
-                    async with asyncio.timeout(SHUTDOWN_SECONDS):
-                        await asyncio.to_thread(self._provider.shutdown)
-                except TimeoutError:
+                sending = threading.Thread(target=self._provider.shutdown, daemon=True)
+                sending.start()
+                await asyncio.to_thread(sending.join, SHUTDOWN_SECONDS)
+                if sending.is_alive():
                     log.warning("the last spans were not sent: the collector does not take them")
 
 

@@ -1,6 +1,7 @@
 """One event is one trace over all tiers, as a collector of OTLP gets it from separate processes; where there is a real Jaeger, as
 its API tells it."""
 
+import json
 import os
 from collections.abc import AsyncIterator
 from typing import Any
@@ -49,6 +50,13 @@ class Traced:
 
         await until(all_there, what=f"{count} spans of {trace_id}")
         return {span.name: span for span in found()}
+
+
+async def logged(traced: Traced, service: str, **values: Any) -> list[dict[str, Any]]:
+    """The lines of a service's log that have these values."""
+    lines = (traced.world.system.folder / f"{service}.log").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    return [line for line in found if all(line.get(name) == value for name, value in values.items())]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -120,6 +128,10 @@ async def test_a_retry_begins_a_trace_with_a_link_to_its_event(traced: Traced) -
     await arrived(world, "again", event_id)
     trace_id = answer.headers["traceparent"][3:35]
     attempt = (await traced.spans(trace_id, 5))["deliver webhook"]
+    [line] = await until(lambda: logged(traced, "forward", event_id=event_id), what="the line of the failure")
+    assert (line["level"], line["event"], line["target"], line["attempt"], line["status"], line["trace_id"]) == (
+        "warning", "delivery failed", "again", 1, 500, trace_id,
+    )  # fmt: skip
     assert "500" in attempt.error
     assert (attempt.attributes["tas.attempt"], attempt.attributes["http.response.status_code"]) == (1, 500)
 
@@ -149,6 +161,7 @@ async def test_a_failure_is_traced_even_where_its_event_is_not(traced: Traced) -
 
     await until(told)
     [span] = of_event()
+    await until(lambda: logged(traced, "forward", event_id=event_id, trace_id=span.trace_id), what="the line of the failure")
     assert (span.service, span.name, span.parent_id, span.attributes["http.response.status_code"]) == (
         "tas-forward", "deliver webhook", "", 503,
     )  # fmt: skip
@@ -164,6 +177,39 @@ async def test_each_event_of_a_batch_has_its_part_in_the_trace_of_who_sends(trac
     await traced.spans("ab" * 16, 9)
     roots = [span for span in traced.collector.spans if span.trace_id == "ab" * 16 and span.parent_id == "cd" * 8]
     assert [span.name for span in roots] == ["POST /api/v1/events"] * 3
+
+
+@pytest.mark.parametrize(
+    ("service", "metric"),
+    [
+        ("ingest", "mcp_ingest_seconds"),
+        ("forward", "mcp_forwarding_latency_seconds"),
+        ("forward", "mcp_end_to_end_seconds"),
+    ],
+)
+async def test_the_latencies_name_a_trace_as_an_example(traced: Traced, service: str, metric: str) -> None:
+    world = traced.world
+    await world.system.put(world.target("example"))
+    event_id, answer = await traced.send("example")
+    await arrived(world, "example", event_id)
+    trace_id = answer.headers["traceparent"][3:35]
+
+    async def shown() -> bool:
+        accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
+        page = (await world.system.call("GET", world.system.ops(service) + "/metrics", headers=accept)).body
+        return any(line.startswith(f"{metric}_bucket") and f'# {{trace_id="{trace_id}"}}' in line for line in page.splitlines())
+
+    await until(shown, what=f"{trace_id} at {metric}")
+
+
+async def test_what_goes_well_is_not_logged(traced: Traced) -> None:
+    world = traced.world
+    await world.system.put(world.target("quiet"))
+    before = {name: len(await logged(traced, name)) for name in ("ingest", "process", "forward")}
+    for _ in range(20):
+        event_id, _ = await traced.send("quiet")
+        await arrived(world, "quiet", event_id)
+    assert {name: len(await logged(traced, name)) for name in before} == before
 
 
 @pytest.mark.real

@@ -118,6 +118,26 @@ async def test_what_is_recorded_is_sent_without_waiting_for_the_end(monkeypatch:
         await until(lambda: collector.named("soon"))
 
 
+def test_a_collector_that_never_answers_does_not_hold_up_the_end() -> None:
+    code = """
+import os, socket, uvloop
+from tas_mcp.tracing import open_tracer
+
+async def main():
+    async with open_tracer("test", os.environ).running() as tracer:
+        for _ in range(3000):
+            tracer.begin("a", "SERVER").end()
+
+with socket.socket() as silent:
+    silent.bind(("127.0.0.1", 0))
+    silent.listen(10)
+    os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{silent.getsockname()[1]}"
+    uvloop.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=20)
+    assert "the last spans were not sent" in done.stdout + done.stderr
+
+
 @given(st.text() | st.from_regex(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", fullmatch=True))
 def test_anything_may_stand_in_a_traceparent(text: str) -> None:
     found = trace_id(text)

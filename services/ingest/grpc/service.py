@@ -20,6 +20,7 @@ from services.ingest.settings import Settings
 from services.ingest.tail import Tail
 from tas_mcp.auth import Authentication
 from tas_mcp.errors import Rejected, TasError
+from tas_mcp.messages import TRACEPARENT
 from tas_mcp.v1 import mcp_pb2
 
 SERVICE = mcp_pb2.DESCRIPTOR.services_by_name["MCPService"].full_name
@@ -77,6 +78,8 @@ class Service:
                 future.set_result(answer)
 
         trace = self._intake.trace(self._counted, client.traceparent)
+        if trace is not None:
+            context.set_trailing_metadata(((TRACEPARENT, trace.traceparent),))
         self._intake.submit(request, len(body), read, caller, self._counted, settle, trace=trace)
         answer = await future
         if isinstance(answer, TasError):
