@@ -277,6 +277,29 @@ def test_the_policies_allow_the_flows_of_the_design_and_no_others(render: Callab
     } == FLOWS
 
 
+def test_the_secrets_that_the_guide_makes_are_those_that_are_read(render: Callable[[str], list[Object]]) -> None:
+    guide = (ROOT / "docs" / "deploy.md").read_text().replace("\\\n", " ")
+    made = {
+        (name, key)
+        for name, files in re.findall(r"create secret generic (\S+)(.*)", guide)
+        for key in re.findall(r"--from-file=(\w+)=", files)
+    }
+    objects = render("production")
+    read = {
+        (source["secret"]["name"], item["key"])
+        for _, template in pods(objects)
+        for volume in template["spec"]["volumes"]
+        for source in volume.get("projected", {}).get("sources", ())
+        for item in source["secret"]["items"]
+    } | {
+        (each["valueFrom"]["secretKeyRef"]["name"], each["valueFrom"]["secretKeyRef"]["key"])
+        for _, template in pods(objects)
+        for each in template["spec"]["containers"][0].get("env", ())
+        if "secretKeyRef" in each.get("valueFrom", {})
+    }
+    assert made == read
+
+
 def test_copies_are_what_they_were_copied_from() -> None:
     for path, text in copies.copies().items():
         assert path.read_text() == text, f"{path} is old: run python3 k8s/copies.py"
