@@ -13,6 +13,7 @@ RULES = ROOT / "deploy" / "prometheus" / "rules.yml"
 GRAFANA = ROOT / "deploy" / "grafana"
 DASHBOARDS = sorted((GRAFANA / "dashboards").glob("*.json"))
 RUNBOOK = ROOT / "docs" / "runbook.md"
+METRICS = ROOT / "docs" / "metrics.md"
 
 VARIABLES = {"$__rate_interval": "5m", "$target": ".*"}
 """What Grafana puts in."""
@@ -27,6 +28,9 @@ _LEFT_OUT = re.compile(
 _NAME = re.compile(r"(?<![\w:.])[a-zA-Z_:][\w:]*(?!\s*\()\b(?!\s*\()")
 _WORDS = {"and", "or", "unless", "bool", "by", "without", "on", "ignoring", "group_left", "group_right", "inf", "nan"}
 _SERVED = re.compile(r"^# TYPE (\S+) (\S+)$", re.MULTILINE)
+_HEAD = re.compile(r"^# HELP (mcp_\S+) (.*)\n# TYPE \S+ (\w+)$", re.MULTILINE)
+_ROW = re.compile(r"^\| `(mcp_\w+)` \| (.*?) \| (\w+) \| (.*) \|$", re.MULTILINE)
+_SAMPLE = re.compile(r"^(mcp_\w+?)(?:_bucket)?\{(.*)\} ", re.MULTILINE)
 _SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "summary": ("", "_sum", "_count")}
 FROM_PROMETHEUS = {"up", "ALERTS"}
 
@@ -46,6 +50,36 @@ def names(expression: str) -> set[str]:
 def served(page: str) -> set[str]:
     """The names of the samples that a page of /metrics has, or will have."""
     return {name + suffix for name, kind in _SERVED.findall(page) for suffix in _SUFFIXES.get(kind, ("",))}
+
+
+class Metric(NamedTuple):
+    """A metric of ours."""
+
+    name: str
+    kind: str
+    help: str
+
+
+def metrics(page: str) -> set[Metric]:
+    """Ours of a page of /metrics."""
+    return {Metric(name, kind, help) for name, help, kind in _HEAD.findall(page)}
+
+
+def labelled(page: str) -> Iterator[tuple[str, set[str]]]:
+    """The labels of each of our samples that has some (but the bounds of buckets)."""
+    for name, labels in _SAMPLE.findall(page):
+        if names := set(re.findall(r'(\w+)="', labels)) - {"le"}:
+            yield name.removesuffix("_count").removesuffix("_sum"), names
+
+
+def listed() -> dict[Metric, tuple[str, set[str]]]:
+    """Those of docs/metrics.md: below which heading, and with which labels."""
+    found = {}
+    for section in METRICS.read_text().split("\n## ")[1:]:
+        heading = section.partition("\n")[0]
+        for name, labels, kind, help in _ROW.findall(section):
+            found[Metric(name, kind, help)] = heading, set(re.findall(r"`(\w+)`", labels))
+    return found
 
 
 def rules() -> list[dict[str, Any]]:
@@ -92,18 +126,21 @@ def _filled(text: str) -> str:
 
 
 def of_autoscalers() -> list[Expression]:
-    """The metrics of HorizontalPodAutoscalers, and the queries of ScaledObjects."""
+    """The metrics of HorizontalPodAutoscalers, what prometheus-adapter makes them of, and the queries of ScaledObjects."""
     found = []
     for path in sorted((ROOT / "k8s").rglob("*.y*ml")):
+        where = path.relative_to(ROOT)
         for document in yaml.safe_load_all(path.read_text()):
             if isinstance(document, dict):
-                where = path.relative_to(ROOT)
                 found += [Expression(f"{where}: {document.get('kind')}", text) for text in _scaled_by(document)]
     return found
 
 
 def _scaled_by(document: dict[str, Any]) -> Iterator[str]:
     spec = document.get("spec") or {}
+    for rule in (*document.get("rules", ()), *document.get("externalRules", ())):
+        if "seriesQuery" in rule:
+            yield rule["seriesQuery"]
     if document.get("kind") == "HorizontalPodAutoscaler":
         for metric in spec.get("metrics", ()):
             kind = metric["type"].lower()

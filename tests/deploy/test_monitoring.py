@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import pytest_asyncio
 import yaml
 
 from tests.deploy import monitoring
@@ -37,17 +38,33 @@ def test_the_names_in_an_expression(expression: str, found: set[str]) -> None:
     assert monitoring.names(expression) == found
 
 
-async def test_every_metric_that_is_asked_for_is_served(tmp_path: Path) -> None:
-    async with running(tmp_path) as system:
-        pages = [(await system.call("GET", system.ops(name) + "/metrics")).body for name in SERVICES]
-    known = set.union(*map(monitoring.served, pages)) | FROM_PROMETHEUS | monitoring.recorded()
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What each service shows at /metrics."""
+    async with running(tmp_path_factory.mktemp("system")) as system:
+        return {name: (await system.call("GET", system.ops(name) + "/metrics")).body for name in SERVICES}
+
+
+def test_every_metric_that_is_asked_for_is_served(pages: dict[str, str]) -> None:
+    known = set.union(*map(monitoring.served, pages.values())) | FROM_PROMETHEUS | monitoring.recorded()
     asked = [*monitoring.of_rules(), *monitoring.of_dashboards(), *monitoring.of_autoscalers()]
     scaled = {name for each in monitoring.of_autoscalers() for name in monitoring.names(each.text)}
     assert scaled >= {"mcp_events_per_second", "mcp_consumer_pending", "mcp_deliverable_pending"}
     unknown = {each.where: missing for each in asked if (missing := monitoring.names(each.text) - known)}
     assert unknown == {}
-    ours = {name for name in known if name.startswith("mcp_") and not name.endswith(("_sum", "_count"))}
-    assert len(ours) > 40, "the services do not show what they count"
+
+
+def test_every_metric_that_is_served_is_listed(pages: dict[str, str]) -> None:
+    shown: dict[monitoring.Metric, set[str]] = {}
+    for service, page in pages.items():
+        for metric in monitoring.metrics(page):
+            shown.setdefault(metric, set()).add(service)
+    listed = monitoring.listed()
+    assert shown == {metric: set(SERVICES) if of == "Of every service" else {of} for metric, (of, _) in listed.items()}
+    labels = {metric.name: names for metric, (_, names) in listed.items()}
+    for page in pages.values():
+        for name, names in monitoring.labelled(page):
+            assert labels[name] == names, name
 
 
 def test_every_alert_is_explained() -> None:
@@ -110,6 +127,11 @@ def promtool(*arguments: str) -> None:
 @needs_promtool
 def test_prometheus_reads_the_rules() -> None:
     promtool("check", "rules", "--lint=all", "--lint-fatal", str(RULES))
+
+
+@needs_promtool
+def test_prometheus_reads_its_configuration() -> None:
+    promtool("check", "config", str(RULES.with_name("prometheus.yml")))
 
 
 @needs_promtool
