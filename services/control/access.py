@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from services.control.api_targets import ONE, PATH, SWITCHES
-from services.control.requests import CALLER
+from services.control.requests import ADDRESS, CALLER
 from tas_mcp.auth import Authentication
 from tas_mcp.callers import Scope
 from tas_mcp.errors import TasError
@@ -83,11 +83,13 @@ def guard(auth: Authentication, routes: Sequence[web.RouteDef]) -> list[web.Rout
 def _guarded(auth: Authentication, scope: Scope, handler: Handler) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         try:
-            caller = auth.caller(request.headers.items(), request.remote or "", names(request.transport))
-            caller.require(scope)
+            headers = request.headers.items()
+            address = auth.origin.of(request.remote or "", headers)
+            caller = auth.caller(headers, address, names(request.transport))
+            auth.permit(caller, scope, address)
         except TasError as error:
             return failure(error, request, request_id(request))
-        request[CALLER] = caller
+        request[CALLER], request[ADDRESS] = caller, address
         return await handler(request)
 
     return handle

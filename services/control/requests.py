@@ -23,6 +23,8 @@ MAX_COMMENT = 500
 
 CALLER = web.RequestKey("caller", Caller)
 """Who sends a request, as ``access`` found out."""
+ADDRESS = web.RequestKey("address", str)
+"""And from where."""
 
 SHOWN_FAILURES = 20
 
@@ -108,7 +110,7 @@ def note(request: web.Request) -> Note:
     comment = request.query.get("comment", "").strip()
     if trouble := unfit_comment(comment):
         raise _bad_parameter("comment", trouble)
-    return Note(caller_of(request).name, comment, request.remote or "", request_id(request))
+    return Note(caller_of(request).name, comment, request[ADDRESS], request_id(request))
 
 
 def unfit_comment(comment: str) -> str:

@@ -31,6 +31,8 @@ async def submit(
         for _ in entries:
             counted.count(error)
         return [error] * len(entries)
+    if not entries:
+        return []
     answers: dict[int, Accepted | TasError] = {}
     done = asyncio.Event()
 

@@ -55,8 +55,7 @@ class Express:
         self.intake = intake
         self.auth = auth
         self.addresses = addresses
-        said = addresses.origin.header if addresses else ""
-        self.heads = Heads(min(settings.express_bytes, settings.max_batch_bytes), said)
+        self.heads = Heads(min(settings.express_bytes, settings.max_batch_bytes), auth.origin.header)
         self.counted = {form.protocol: Counted(form.protocol) for form in (JSON, BINARY)}
         self.batch_limits = settings.max_batch_bytes, settings.max_batch_events
         self.body_seconds = settings.body_seconds
@@ -274,9 +273,10 @@ class Connection(asyncio.Protocol):
         form = head.form
         counted = express.counted[form.protocol]
         try:
+            client = express.auth.origin.client(self._peer, head.forwarded)
             if express.addresses is not None:
-                express.addresses.admit(self._peer, head.forwarded, self._since)
-            caller = express.auth.identify(head.credential, self._peer, self._names)
+                express.addresses.admit(client, self._since)
+            caller = express.auth.identify(head.credential, client, self._names)
         except TasError as error:
             counted.count(error)
             slot.settle(error)

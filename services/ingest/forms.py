@@ -38,8 +38,13 @@ def array(body: bytes, max_bytes: int, max_events: int) -> Sequence[Entry]:
     """The entries of a JSON array.
 
     Raises:
-        Rejected: the body as a whole is malformed (``INVALID_EVENT``) or too large (``BATCH_TOO_LARGE``).
+        Rejected: the body as a whole is malformed or empty (``INVALID_EVENT``), or too large (``BATCH_TOO_LARGE``).
     """
+    return _some(batched(body, max_bytes, max_events))
+
+
+def batched(body: bytes, max_bytes: int, max_events: int) -> Sequence[Entry]:
+    """The same, but there may be none, as the batch format of CloudEvents allows."""
     _check_bytes(body, max_bytes)
     try:
         if body.count(b",") > COMMAS and _more(body, max_events):
@@ -56,8 +61,8 @@ def lines(body: bytes, max_bytes: int, max_events: int) -> Sequence[Entry]:
     """The lines of NDJSON; blank ones are skipped, and count. Raises as ``array`` does."""
     _check_bytes(body, max_bytes)
     stripped = body.strip()
-    _check_count(stripped.count(b"\n") + 1 if stripped else 0, max_events)
-    return [line for line in map(bytes.strip, stripped.split(b"\n")) if line]
+    _check_count(stripped.count(b"\n") + 1, max_events)
+    return _some([line for line in map(bytes.strip, stripped.split(b"\n")) if line])
 
 
 def _more(body: bytes, limit: int) -> bool:
@@ -78,9 +83,13 @@ def _check_bytes(body: bytes, max_bytes: int) -> None:
         raise Rejected("BATCH_TOO_LARGE", f"the batch has {len(body)} bytes; the limit is {max_bytes}")
 
 
-def _check_count(events: int, max_events: int) -> None:
-    if not events:
+def _some(entries: Sequence[Entry]) -> Sequence[Entry]:
+    if not entries:
         raise Rejected("INVALID_EVENT", "the batch is empty")
+    return entries
+
+
+def _check_count(events: int, max_events: int) -> None:
     if events > max_events:
         raise Rejected("BATCH_TOO_LARGE", f"the batch has {events} events; the limit is {max_events}")
 
@@ -93,7 +102,7 @@ ARRAY = Form("http", submission.read, array)
 LINES = Form("http", submission.read, lines)
 STRUCTURED = Form("cloudevents", read_structured)
 BINARY = Form("cloudevents", read_binary)
-BATCHED = Form("cloudevents", read_structured, array)
+BATCHED = Form("cloudevents", read_structured, batched)
 
 SINGLE = {"application/json": JSON, "application/cloudevents+json": STRUCTURED}
 MANY = {

@@ -16,7 +16,7 @@ class Guest:
             AuthenticationFailed: the caller does not say who it is.
         """
         self._auth = auth
-        self._address = request.remote or ""
+        self._address = auth.origin.of(request.remote or "", request.headers.items())
         self._names = names(request.transport)
         auth.caller(request.headers.items(), self._address, self._names)
         self._credential = credential(request.headers.items()) if auth.enabled else ""

@@ -19,6 +19,7 @@ from services.ingest.settings import Settings
 from services.ingest.traces import Trace
 from services.ingest.waits import Waits
 from tas_mcp.auth import Authentication
+from tas_mcp.callers import Caller
 from tas_mcp.errors import Overloaded, Rejected, TasError
 from tas_mcp.http import Handler, answering, context, failure, problem_response, read_body, request_id
 from tas_mcp.messages import TRACEPARENT
@@ -34,23 +35,21 @@ def routes(
     waits: Waits | None = None,
 ) -> list[web.RouteDef]:
     """The routes of the ingest service; ``lane`` is the express lane before them."""
-    one = admitting(take_one(settings, intake, auth, waits), addresses)
-    many = admitting(answering(take_batch(settings, intake, auth)), addresses)
+    one = admitting(take_one(settings, intake, auth, waits), auth, addresses)
+    many = admitting(answering(take_batch(settings, intake, auth)), auth, addresses)
     if lane is not None:
         one, many = closing(one, lane), closing(many, lane)
     return [web.post(EVENTS_PATH, one), web.post(BATCH_PATH, many)]
 
 
-def admitting(handler: Handler, addresses: Addresses | None) -> Handler:
+def admitting(handler: Handler, auth: Authentication, addresses: Addresses | None) -> Handler:
     """Wrap a handler: it sees no more requests of an address than that may send (None: there is no limit)."""
     if addresses is None:
         return handler
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        header = addresses.origin.header
-        said = ",".join(request.headers.getall(header, ())) if header else ""
         try:
-            addresses.admit(request.remote or "", said, time.monotonic())
+            addresses.admit(auth.origin.of(request.remote or "", request.headers.items()), time.monotonic())
         except Overloaded as error:
             return problem_response(error, request_id(request))
         return await handler(request)
@@ -75,7 +74,7 @@ def take_one(settings: Settings, intake: Intake, auth: Authentication, waits: Wa
     counted = {form.protocol: Counted(form.protocol) for form in (JSON, BINARY)}
 
     async def take(request: web.Request) -> web.StreamResponse:
-        caller = auth.caller(request.headers.items(), request.remote or "", names(request.transport))
+        caller = caller_of(request, auth)
         form = asked(request, many=False)
         body = await read_event(request, settings.body_seconds, settings.max_event_bytes, form)
         given = binary(request, body) if form is BINARY else body
@@ -116,7 +115,7 @@ def take_batch(settings: Settings, intake: Intake, auth: Authentication) -> Hand
     counted = {form.protocol: Counted(form.protocol) for form in (ARRAY, BATCHED)}
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        caller = auth.caller(request.headers.items(), request.remote or "", names(request.transport))
+        caller = caller_of(request, auth)
         caller.require("events:write")
         form = asked(request, many=True)
         body = await read_event(request, settings.body_seconds, settings.max_batch_bytes, form)
@@ -128,6 +127,12 @@ def take_batch(settings: Settings, intake: Intake, auth: Authentication) -> Hand
         return response(answers.batch(found, request_id(request)))
 
     return handle
+
+
+def caller_of(request: web.Request, auth: Authentication) -> Caller:
+    """Who sends a request. Raises as ``Authentication.caller``."""
+    headers = request.headers.items()
+    return auth.caller(headers, auth.origin.of(request.remote or "", headers), names(request.transport))
 
 
 def settled(answer: Accepted | TasError, request: web.Request) -> Answer:

@@ -15,10 +15,9 @@ from services.ingest.sse import Streams
 from services.ingest.tail import Tail
 from services.ingest.waits import Waits
 from services.ingest.websocket import Sockets
-from tas_mcp import networks, subjects
+from tas_mcp import subjects
 from tas_mcp.broker import Publisher
 from tas_mcp.documents import Document, Follower
-from tas_mcp.origin import Origin
 from tas_mcp.presence import Announcer, Presences
 from tas_mcp.service import Runtime, run
 from tas_mcp.submission import Limits
@@ -79,12 +78,11 @@ def limits(settings: Settings, shares: Shares) -> tuple[Rates | None, Types | No
     burst = settings.rate_burst_seconds
     own = Allowance(settings.rate_requests, settings.rate_events, settings.rate_bytes)
     total = Allowance(settings.rate_total_requests, settings.rate_total_events, settings.rate_total_bytes)
-    origin = Origin(networks.read(settings.trusted_proxies, "TAS_TRUSTED_PROXIES"), settings.forwarded_header)
     per_address, per_hour = settings.rate_address_requests, settings.rate_new_types
     return (
         Rates(own, total, burst, shares) if own or total else None,
         Types(per_hour, shares) if per_hour else None,
-        Addresses(per_address, burst, shares, origin) if per_address else None,
+        Addresses(per_address, burst, shares) if per_address else None,
     )
 
 

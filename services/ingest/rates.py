@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from tas_mcp.callers import Caller
 from tas_mcp.errors import Overloaded, Quota
-from tas_mcp.origin import Origin, subscriber
+from tas_mcp.origin import subscriber
 from tas_mcp.rate import Rate
 from tas_mcp.recent import Recent
 
@@ -103,19 +103,18 @@ class Rates:
 class Addresses:
     """The limit of each client address, which holds before anybody knows who calls."""
 
-    def __init__(self, per_second: int, burst_seconds: int, shares: Shares, origin: Origin) -> None:
-        self.origin = origin
+    def __init__(self, per_second: int, burst_seconds: int, shares: Shares) -> None:
         self._shares = shares
         self._quota = Quota("address-requests", "requests", per_second * burst_seconds, burst_seconds)
         self._rates: Recent[str, Rate] = Recent(lambda _: Rate(per_second, per_second * burst_seconds), KEPT)
 
-    def admit(self, peer: str, forwarded: str, now: float) -> None:
-        """Take one request that came over a connection from ``peer``, with this value in the header of ``origin``.
+    def admit(self, client: str, now: float) -> None:
+        """Take one request of the client with this address.
 
         Raises:
             Overloaded: it was not taken.
         """
-        rate = self._rates.find(subscriber(self.origin.client(peer, forwarded)))
+        rate = self._rates.find(subscriber(client))
         if rate.next > now:
             raise _refusal("an address", self._quota, rate.next - now)
         rate.take(now, self._shares.at(now))

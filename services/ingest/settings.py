@@ -53,10 +53,6 @@ class Settings(PublicSettings, frozen=True, kw_only=True, forbid_unknown_fields=
     """The rate of how many seconds may come at once."""
     rate_new_types: Limit = 10_000
     """How many event types that were never seen a caller may bring in an hour."""
-    trusted_proxies: str = ""
-    """Networks of the proxies whose word on the client's address is believed: ``10.1.0.0/16,fd00:1::/32``."""
-    forwarded_header: Annotated[str, Meta(pattern="^(x-forwarded-for|forwarded)$")] = "x-forwarded-for"
-    """The header that these proxies append it to."""
     max_listeners: Count = 500
     """How many may listen to the stored events at once, over all protocols."""
     listener_events: Count = 10_000

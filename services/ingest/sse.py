@@ -54,7 +54,7 @@ class Streams:
         self._ending = asyncio.Event()
 
     def routes(self) -> list[web.RouteDef]:
-        return [web.get(STREAM_PATH, admitting(answering(self.handle), self._addresses), allow_head=False)]
+        return [web.get(STREAM_PATH, admitting(answering(self.handle), self._auth, self._addresses), allow_head=False)]
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """GET /api/v1/events/stream."""

@@ -59,7 +59,7 @@ class Sockets:
         self._draining = False
 
     def routes(self) -> list[web.RouteDef]:
-        return [web.get(WS_PATH, admitting(answering(self.handle), self._addresses), allow_head=False)]
+        return [web.get(WS_PATH, admitting(answering(self.handle), self._auth, self._addresses), allow_head=False)]
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """GET /api/v1/events/ws."""

@@ -6,7 +6,7 @@ them hands the other on as the client wrote it.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network
 
@@ -28,6 +28,11 @@ class Origin:
         """The header that is read; empty: none."""
         self.client = lru_cache(maxsize=REMEMBERED)(self._client)
         """The client's address as text, of the connection's address and the value of the header."""
+
+    def of(self, peer: str, headers: Iterable[tuple[str | bytes, str | bytes]]) -> str:
+        """The client's address, of a request with these headers or gRPC metadata; see ``client``."""
+        said = [value for name, value in headers if isinstance(name, str) and name.lower() == self.header] if self.header else ()
+        return self.client(peer, ",".join(map(str, said)))
 
     def _client(self, peer: str, value: str) -> str:
         try:

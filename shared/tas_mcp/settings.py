@@ -83,6 +83,10 @@ class PublicSettings(ServiceSettings, frozen=True, kw_only=True, forbid_unknown_
     """The claim that holds the scopes: words in a text, or a list."""
     jwt_leeway_seconds: Annotated[float, Meta(ge=0, le=600)] = 30.0
     """How far the provider's clock may be from ours."""
+    trusted_proxies: str = ""
+    """Networks of the proxies whose word on the client's address is believed: ``10.1.0.0/16,fd00:1::/32``."""
+    forwarded_header: Annotated[str, Meta(pattern="^(x-forwarded-for|forwarded)$")] = "x-forwarded-for"
+    """The header that these proxies append it to."""
     tls_cert_file: str = ""
     """Our certificate and its chain, PEM; with it the ports speak TLS 1.3 only (the ops port: plain HTTP)."""
     tls_key_file: str = ""

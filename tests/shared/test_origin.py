@@ -60,6 +60,17 @@ def test_without_trusted_proxies_no_header_is_read() -> None:
     assert (origin.header, origin.client("10.0.0.1", "198.51.100.1")) == ("", "10.0.0.1")
 
 
+def test_the_header_is_read_under_any_case_and_in_all_its_lines() -> None:
+    headers: list[tuple[str | bytes, str | bytes]] = [
+        ("Host", "a"),
+        ("X-Forwarded-For", "1.1.1.1"),
+        ("x-forwarded-for", "198.51.100.1"),
+        ("trace-bin", b"\xff"),
+    ]
+    assert BELIEVING.of("10.0.0.1", headers) == "198.51.100.1"
+    assert Origin().of("10.0.0.1", headers) == RFC7239.of("10.0.0.1", headers) == "10.0.0.1"
+
+
 @given(st.text(), st.sampled_from([BELIEVING, RFC7239]))
 def test_whatever_the_client_writes_what_the_proxy_appends_counts(junk: str, origin: Origin) -> None:
     said = "198.51.100.1" if origin is BELIEVING else "for=198.51.100.1"

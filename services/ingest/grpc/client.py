@@ -18,7 +18,7 @@ class Client:
 
     def __init__(self, context: Context, auth: Authentication, addresses: Addresses | None, names: tuple[str, ...] = ()) -> None:
         self._metadata = tuple(context.invocation_metadata() or ())
-        self._address = host(context.peer())
+        self._address = auth.origin.of(host(context.peer()), self._metadata)
         self._names = names
         self._auth = auth
         self._addresses = addresses
@@ -37,9 +37,7 @@ class Client:
             Unavailable: likewise.
         """
         if self._addresses is not None:
-            header = self._addresses.origin.header
-            said = ",".join(str(value) for key, value in self._metadata if key == header) if header else ""
-            self._addresses.admit(self._address, said, time.monotonic())
+            self._addresses.admit(self._address, time.monotonic())
         return self.caller()
 
     def caller(self) -> Caller:

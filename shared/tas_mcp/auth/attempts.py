@@ -1,4 +1,5 @@
-"""Callers who could not say who they are, in the audit log: the first at once, and however many there are, few records.
+"""Callers who could not say who they are, or had not the scope for what they tried, in the audit log: the first at once, and
+however many there are, few records.
 
 What comes soon after is told together: the addresses that failed most by a record each, all others by one with their counts.
 While it goes on, the time between two tellings doubles, from ``SHORT_SECONDS`` to ``LONG_SECONDS``: nobody pushes the rest of the
@@ -74,7 +75,7 @@ class Tally:
             kind="authentication",
             action="failed",
             id=name,
-            author="anonymous",
+            author=name if details.get("reason") == "scope" else "anonymous",
             address=address,
             details={**details, **span},
         )

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from tas_mcp import subjects, telemetry
+from tas_mcp import networks, subjects, telemetry
 from tas_mcp.auth import keys
 from tas_mcp.auth.certificates import Certified
 from tas_mcp.auth.credentials import Verified, credential
@@ -18,9 +18,10 @@ from tas_mcp.auth.issuer import Issuer, on_loopback
 from tas_mcp.auth.keyring import Keyring
 from tas_mcp.auth.tokens import KeySet, Tokens, UnknownKey
 from tas_mcp.broker import Connection
-from tas_mcp.callers import ANYBODY, Caller
+from tas_mcp.callers import ANYBODY, Caller, Scope
 from tas_mcp.documents import Document, Follower
-from tas_mcp.errors import Misconfigured, Unavailable
+from tas_mcp.errors import Misconfigured, Rejected, Unavailable
+from tas_mcp.origin import Origin
 from tas_mcp.presence import Announcer
 from tas_mcp.settings import PublicSettings
 
@@ -38,7 +39,9 @@ PRESENCE = "keys"
 BOOTSTRAP = Caller("bootstrap", frozenset(("admin",)))
 """Who comes with the key of ``TAS_ADMIN_KEY_FILE``."""
 
-FAILURES = telemetry.counter("mcp_auth_failures", "Callers who could not say who they are, by reason", ["reason"])
+FAILURES = telemetry.counter(
+    "mcp_auth_failures", "Callers who could not say who they are, or had not the scope, by reason", ["reason"]
+)
 
 
 class Authentication:
@@ -47,8 +50,8 @@ class Authentication:
     def __init__(self, connection: Connection, settings: PublicSettings, clock: Callable[[], float] = time.time) -> None:
         """
         Raises:
-            Misconfigured: others could reach this service, and nothing says who may come in; or the bootstrap key is too short
-                to be one.
+            Misconfigured: others could reach this service, and nothing says who may come in; the bootstrap key is too short to
+                be one; or the trusted proxies are no networks.
         """
         _check_open(settings)
         self._clock = clock
@@ -61,6 +64,8 @@ class Authentication:
         self._verified: dict[str, Verified] = {}
         self._issuer = _issuer(settings, self._use_issuer)
         self.enabled = settings.auth != "none"
+        self.origin = Origin(networks.read(settings.trusted_proxies, "TAS_TRUSTED_PROXIES"), settings.forwarded_header)
+        """Which address a request comes from."""
         self.told: Told = lambda _: None
 
     @property
@@ -92,14 +97,14 @@ class Authentication:
     def caller(
         self, headers: Iterable[tuple[str | bytes, str | bytes]], address: str = "", names: tuple[str, ...] = ()
     ) -> Caller:
-        """Who sends a request with these headers (or gRPC metadata), from this address, with these names in its client
+        """Who sends a request with these headers (or gRPC metadata), from this client, with these names in its client
         certificate: see ``credentials`` and ``identify``."""
         if not self.enabled:
             return ANYBODY
         try:
             given = credential(headers)
         except AuthenticationFailed as error:
-            self._tell(error, address)
+            self._tell(error.failure(address))
             raise
         return self.identify(given, address, names)
 
@@ -118,7 +123,19 @@ class Authentication:
         try:
             return self._look_up(credential) if credential else self._certify(names)
         except AuthenticationFailed as error:
-            self._tell(error, address)
+            self._tell(error.failure(address))
+            raise
+
+    def permit(self, caller: Caller, scope: Scope, address: str) -> None:
+        """Make sure that the caller may do what needs this scope; that it tried is told.
+
+        Raises:
+            Rejected: ``FORBIDDEN``: it may not.
+        """
+        try:
+            caller.require(scope)
+        except Rejected as error:
+            self._tell(Failure("scope", error.detail, caller.name, address))
             raise
 
     def _certify(self, names: tuple[str, ...]) -> Caller:
@@ -162,9 +179,9 @@ class Authentication:
         self._tokens.keys = keys
         self._verified.clear()
 
-    def _tell(self, error: AuthenticationFailed, address: str) -> None:
-        FAILURES.labels(error.reason).inc()
-        self.told(Failure(error.reason, error.detail, error.name, address))
+    def _tell(self, failure: Failure) -> None:
+        FAILURES.labels(failure.reason).inc()
+        self.told(failure)
 
     async def _use(self, documents: Sequence[Document]) -> None:
         self._keyring.use(documents)

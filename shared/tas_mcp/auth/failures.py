@@ -1,11 +1,11 @@
-"""A caller who cannot say who they are. Pure."""
+"""A caller who cannot say who they are, or may not do what they try. Pure."""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from tas_mcp.errors import Rejected
 
-Reason = Literal["missing", "malformed", "unknown_key", "expired", "token"]
+Reason = Literal["missing", "malformed", "unknown_key", "expired", "token", "scope"]
 
 
 class AuthenticationFailed(Rejected):
@@ -15,6 +15,10 @@ class AuthenticationFailed(Rejected):
         super().__init__("UNAUTHORIZED", detail)
         self.reason: Reason = reason
         self.name = name
+
+    def failure(self, address: str) -> "Failure":
+        """What is told of it."""
+        return Failure(self.reason, self.detail, self.name, address)
 
 
 class Failure(NamedTuple):

@@ -11,7 +11,9 @@ from tas_mcp import subjects
 from tas_mcp.auth import keys
 from tas_mcp.callers import SCOPES as ALL_SCOPES
 from tas_mcp.messages import Delivery, Event, RefusedEvent, encode
-from tests.services.control.rig import DEAD, REJECTED, TARGETS, Rig, target, until
+from tests.nats_server import NatsServer
+from tests.services.control.conftest import ready
+from tests.services.control.rig import ADMIN, DEAD, REJECTED, TARGETS, Rig, running, target, until
 
 
 async def key_for(rig: Rig, *scopes: str, **changes: Any) -> str:
@@ -59,6 +61,28 @@ async def test_a_change_has_its_author(locked: Rig) -> None:
     revisions = (await locked.call_with(key, "GET", f"{TARGETS}/orders/revisions")).body["items"]
     records = (await locked.call_with(key, "GET", "/api/v1/audit/log?kind=targets")).body["items"]
     assert revisions[0]["author"] == records[0]["author"] == f"ci/{keys.id_of(key)}"
+
+
+async def test_who_tries_what_its_scopes_do_not_allow_is_recorded(locked: Rig) -> None:
+    key = await key_for(locked, "targets:read")
+    assert (await locked.call_with(key, "DELETE", f"{TARGETS}/orders")).status == 403
+
+    async def recorded() -> Any:
+        log = await locked.call_with(ADMIN, "GET", "/api/v1/audit/log?kind=authentication")
+        return [each for each in log.body["items"] if each["details"].get("reason") == "scope"]
+
+    [found] = await until(recorded)
+    who = f"ci/{keys.id_of(key)}"
+    assert (found["author"], found["id"], found["address"], found["details"]["count"]) == (who, who, "127.0.0.1", 1)
+
+
+async def test_behind_a_proxy_a_record_holds_the_address_of_the_client(nats: NatsServer) -> None:
+    async with running(nats.url, auth="auto", admin_key=ADMIN, trusted_proxies="127.0.0.0/8") as rig:
+        await until(lambda: ready(rig))
+        headers = {"X-API-Key": ADMIN, "X-Forwarded-For": "192.0.2.66, 203.0.113.9"}
+        assert (await rig.call("PUT", f"{TARGETS}/orders", json=target(), headers=headers)).status == 200
+        [found] = (await rig.call("GET", "/api/v1/audit/log?kind=targets", headers=headers)).body["items"]
+    assert found["address"] == "203.0.113.9"
 
 
 async def test_a_key_with_patterns_sees_no_other_events(locked: Rig) -> None:

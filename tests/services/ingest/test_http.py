@@ -149,6 +149,12 @@ async def test_an_empty_body(rig: Rig, path: str) -> None:
     assert (found.status, found.body["code"]) == (400, "INVALID_EVENT")
 
 
+async def test_a_batch_of_cloudevents_may_be_empty_and_no_other(rig: Rig) -> None:
+    found = await rig.post(b"[]", BATCH, {"Content-Type": "application/cloudevents-batch+json"})
+    assert (found.status, found.body["processed"], found.body["results"]) == (200, 0, [])
+    assert (await rig.post(b"[]", BATCH)).status == 400
+
+
 async def test_other_methods_and_paths(rig: Rig) -> None:
     async with rig.session.put(EVENTS, data=GOOD) as answer:
         assert (answer.status, answer.headers["Allow"]) == (405, "POST")

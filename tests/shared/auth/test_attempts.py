@@ -4,6 +4,7 @@ import json
 import time
 from typing import Any
 
+import grpc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from tas_mcp.audit import Audit
 from tas_mcp.auth.attempts import KEPT, SINGLED_OUT, Attempts, Tally
 from tas_mcp.auth.failures import Failure
 from tas_mcp.messages import AuditRecord
+from tas_mcp.v1 import mcp_pb2, mcp_pb2_grpc
 from tests.nats_server import NatsServer
 from tests.services.control.conftest import ready
 from tests.services.control.rig import running as control
@@ -107,6 +109,28 @@ async def test_every_way_in_tells_of_it_and_never_what_the_caller_came_with(nats
     assert {(each["kind"], each["action"], each["author"]) for each in found} == {("authentication", "failed", "anonymous")}
     assert {each["address"] for each in found} == {"127.0.0.1"}
     assert "planted" not in json.dumps(found)
+
+
+PROXY: dict[str, Any] = {"auth": "keys", "trusted_proxies": "127.0.0.0/8"}
+"""The client's address is what a proxy on this machine says."""
+
+
+@pytest.mark.parametrize("way", ["express", "aiohttp", "stream", "grpc"])
+async def test_behind_a_proxy_the_client_is_told_not_the_proxy(nats: NatsServer, way: str) -> None:
+    said = {"X-Forwarded-For": "192.0.2.66, 203.0.113.9"}
+    async with serving(nats.url, express=way == "express", **PROXY) as rig:
+        if way == "stream":
+            assert (await rig.session.get("/api/v1/events/stream", headers=said)).status == 401
+        elif way == "grpc":
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{rig.grpc_port}") as channel:
+                stub = mcp_pb2_grpc.MCPServiceStub(channel)
+                metadata = [(name.lower(), value) for name, value in said.items()]
+                with pytest.raises(grpc.aio.AioRpcError, match="UNAUTHENTICATED"):
+                    await stub.IngestEvent(mcp_pb2.Event(), metadata=metadata)
+        else:
+            assert (await rig.post(b"{}", headers={"Content-Type": "application/json", **said})).status == 401
+        [found] = await until(lambda: records(rig.broker))
+    assert found["address"] == "203.0.113.9"
 
 
 async def both(broker: Broker) -> list[dict[str, Any]]:
