@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 BINARY = Path(sys.executable).parent / "nats-server"
-START_SECONDS = 10.0
+START_SECONDS = 60.0
 
 
 def free_port() -> int:

@@ -222,13 +222,13 @@ class BrokerContract:
 
     async def test_what_is_held_long_is_not_handed_out_again(self, bench: Bench) -> None:
         await bench.stream()
-        await bench.consumer(ack_wait=0.4)
+        await bench.consumer(ack_wait=1.5)
         await bench.fill(b"slow")
         found: list[Pulled] = []
         async with bench.puller(found).running():
             await until(lambda: len(found) == 1)
             address = found[0].reply
-            await asyncio.sleep(0.9)  # more than twice ack_wait: the very time that is tested
+            await asyncio.sleep(3.2)  # more than twice ack_wait: the very time that is tested
             assert found[0].reply == address, "it was handed out again"
             found[0].ack()
             assert await until_counts(bench, 0, 0)

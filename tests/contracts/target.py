@@ -17,7 +17,7 @@ from tests.nats_server import free_port
 from tests.services.forward.rig import OPEN
 from tests.shared.rig import until
 
-DEADLINE = 10.0
+DEADLINE = 60.0
 
 
 class Destination(Protocol):

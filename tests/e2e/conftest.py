@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from tests.e2e.receiver import Receiver, receiving
-from tests.e2e.system import System, running, until
+from tests.e2e.system import DEADLINE_SECONDS, System, running, until
 
 _numbers = itertools.count(1)
 
@@ -39,7 +39,7 @@ def event(name: str, **changes: Any) -> dict[str, Any]:
     return {**basis, "data": {"n": number, "name": "Ada"}, "metadata": {"correlation_id": f"c-{number}"}, **changes}
 
 
-async def arrived(world: World, name: str, *event_ids: str, seconds: float = 20.0) -> None:
+async def arrived(world: World, name: str, *event_ids: str, seconds: float = DEADLINE_SECONDS) -> None:
     await until(lambda: world.receiver.has(name, *event_ids), seconds, f"delivery of {', '.join(event_ids[:5])} to {name}")
 
 

@@ -16,7 +16,7 @@ from tas_mcp.ops import Ops
 from tas_mcp.service import Runtime
 from tas_mcp.settings import PublicSettings
 
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 KEY = "k1:" + "A" * 43 + "="
 """What secrets are sealed with."""
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -32,7 +32,7 @@ DEAD = "/api/v1/dead-letters"
 STATS = "/api/v1/stats"
 SERVICES = ("control", "process", "forward", "ingest")
 ALL = ("nats", *SERVICES)
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 60.0
 START_SECONDS = 60.0
 """Five processes started at once take two seconds, or twenty on a machine that has other things to do."""
 PORTS = range(15_000, 32_000)
@@ -41,10 +41,10 @@ that is down, and a client that dials such a port may even be connected to itsel
 SETTINGS = {
     "TAS_AUTH": "none",
     "TAS_STORE_BYTES": str(2 * 1024**3),
-    "TAS_PROCESS_ACK_WAIT_SECONDS": "2",
-    "TAS_TARGET_ACK_WAIT_SECONDS": "2",
+    "TAS_PROCESS_ACK_WAIT_SECONDS": "4",
+    "TAS_TARGET_ACK_WAIT_SECONDS": "4",
     "TAS_JANITOR_SECONDS": "1",
-    "TAS_DRAIN_SECONDS": "5",
+    "TAS_DRAIN_SECONDS": "20",
     "TAS_ALLOWED_NETWORKS": "127.0.0.0/8",
 }
 """Shorter waits than in production, so that what a killed process held comes back soon; targets may be on this machine, and

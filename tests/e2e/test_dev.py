@@ -21,7 +21,7 @@ import pytest
 from tests.e2e.system import BIN, TREE, children, end_with_us, environment, free_port, lives
 
 START_SECONDS = 60.0
-STOP_SECONDS = 10.0
+STOP_SECONDS = 60.0
 EVENTS = "/api/v1/events"
 HINT = re.compile(r"TAS_|--|pip install")
 
@@ -104,7 +104,7 @@ class Dev:
             self._process.wait()
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = 15.0, dev: Dev | None = None) -> Any:
+def until(condition: Callable[[], Any], what: str, seconds: float = START_SECONDS, dev: Dev | None = None) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         if time.monotonic() > deadline:
@@ -118,7 +118,7 @@ def ask(url: str, body: Any = None, headers: Mapping[str, str] | None = None) ->
     data = body.encode() if isinstance(body, str) else json.dumps(body).encode() if body is not None else None
     given = {"Content-Type": "application/json"} if headers is None else dict(headers)
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, data, given), timeout=10) as response:
+        with urllib.request.urlopen(urllib.request.Request(url, data, given), timeout=60) as response:
             return response.status, json.loads(response.read())
     except urllib.error.HTTPError as error:
         with error:
@@ -172,7 +172,7 @@ def test_the_demo_does_what_its_welcome_says(dev: Dev) -> None:
     assert broker
     began = time.monotonic()
     assert dev.end(signal.SIGINT) == 0, dev.err
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15, "it drained until it gave up"
     assert dev.err == ""
     assert not lives(broker)
 

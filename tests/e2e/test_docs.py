@@ -93,7 +93,7 @@ def test_the_python_example_of_the_protocols_works(tmp_path: Path) -> None:
     dev = Dev(tmp_path, "--ephemeral").running()
     try:
         code = example.replace(":50051", f":{dev.ports.grpc}")
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, cwd=ROOT, text=True, timeout=60)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, cwd=ROOT, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
     finally:
         dev.close()
@@ -124,7 +124,7 @@ def test_the_grpcurl_commands_of_the_protocols_work(tmp_path: Path) -> None:
     try:
         for command in grpcurls():
             words = [word.replace(":50051", f":{dev.ports.grpc}") for word in command]
-            done = subprocess.run(words, capture_output=True, check=False, timeout=60)
+            done = subprocess.run(words, capture_output=True, check=False, timeout=120)
             assert done.returncode == 0, (command, done.stderr)
             assert b"order.created" in done.stdout or b"accepted" in done.stdout
     finally:

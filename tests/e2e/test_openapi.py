@@ -126,7 +126,7 @@ def test_every_answer_to_a_target_is_one_that_was_announced(case: Case[Any], ser
 
 
 def check(case: Case[Any], served: Served) -> None:
-    answer = case.call(base_url=served.base, timeout=20)
+    answer = case.call(base_url=served.base, timeout=60)
     if answer.status_code == 400 and b"Got more than" in answer.content:
         return  # a request line that is too long for HTTP as the server reads it never comes to a route
     case.validate_response(answer, checks=CHECKS)
@@ -160,13 +160,13 @@ def prepare(served: Served) -> dict[str, str]:
     """Make what an example is about: a target with a revision, a dead letter, a schema, a refused event, a key. Their names,
     which nobody can know before. Schemas that were made up before go: they could refuse the examples."""
     target_id = f"example-{next(_numbers)}"
-    stored = requests.put(f"{served.base}{TARGETS}/{target_id}", json=target(target_id), timeout=10)
+    stored = requests.put(f"{served.base}{TARGETS}/{target_id}", json=target(target_id), timeout=60)
     revision = stored.headers["ETag"].strip('"')
-    for schema in requests.get(f"{served.base}{SCHEMAS}?limit=1000", timeout=10).json()["items"]:
-        requests.delete(f"{served.base}{SCHEMAS}/{quote(schema['event_type'], safe='')}", timeout=10).raise_for_status()
-    requests.put(f"{served.base}{SCHEMAS}/{target_id}", json={"schema": True}, timeout=10).raise_for_status()
+    for schema in requests.get(f"{served.base}{SCHEMAS}?limit=1000", timeout=60).json()["items"]:
+        requests.delete(f"{served.base}{SCHEMAS}/{quote(schema['event_type'], safe='')}", timeout=60).raise_for_status()
+    requests.put(f"{served.base}{SCHEMAS}/{target_id}", json={"schema": True}, timeout=60).raise_for_status()
     dead, rejected = asyncio.run(bury(served.nats_url, target_id))
-    key = requests.post(f"{served.base}{KEYS}", json={"name": target_id, "scopes": ["admin"]}, timeout=10).json()["id"]
+    key = requests.post(f"{served.base}{KEYS}", json={"name": target_id, "scopes": ["admin"]}, timeout=60).json()["id"]
     return {
         "key": key,
         "id": target_id,
@@ -203,6 +203,6 @@ def bodies(operation: dict[str, Any]) -> Iterator[tuple[str | None, Any]]:
     ("method", "path", "status"), [("GET", "/nothing", 404), ("PATCH", TARGETS, 405), ("GET", "/%00/a", 404)]
 )
 def test_what_is_not_there_is_a_problem_too(served: Served, method: str, path: str, status: int) -> None:
-    answer = requests.request(method, served.base + path, timeout=10)
+    answer = requests.request(method, served.base + path, timeout=60)
     assert (answer.status_code, answer.headers["Content-Type"]) == (status, "application/problem+json")
     assert answer.json()["status"] == status

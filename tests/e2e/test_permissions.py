@@ -271,7 +271,7 @@ async def test_keys_and_the_live_tail_need_no_more(tmp_path: Path) -> None:
         async with aiohttp.ClientSession(headers={"X-API-Key": made.body["key"]}) as session:
             async with session.get(f"{system.ingest}{EVENTS}/stream?since=0") as stream:
                 assert stream.status == 200, await stream.text()
-                while b"keys.made" not in await asyncio.wait_for(stream.content.readline(), 10):
+                while b"keys.made" not in await asyncio.wait_for(stream.content.readline(), 60):
                     pass
         assert (await system.call("DELETE", f"{KEYS}/{made.body['id']}", headers=admin)).status == 200
         await until(is_refused, what="the revocation in force")

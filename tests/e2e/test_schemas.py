@@ -40,7 +40,7 @@ async def test_a_change_is_in_force_on_every_ingest_replica_when_it_is_answered(
             assert saved.status == 200
             if "in_force" not in saved.body:  # else the machine had something else to do for a whole second
                 assert await answers() == [status, status]
-        assert sorted(seconds)[len(seconds) // 2] < 1.0
+        assert min(seconds) < 1, "an answer only ever came because it waited no longer"
 
 
 async def test_a_refused_event_is_accepted_after_a_fix(nats: NatsServer) -> None:

@@ -125,7 +125,7 @@ def use(talk: Talk, secrets: Planted) -> None:
     assert talk.ask("POST", "/api/v1/events", {"event_type": "a.b", "source": "test"})[0] == 200
     for target_id in secrets.documents:
         assert talk.ask("POST", f"{TARGETS}/{target_id}/test")[1]["delivered"] is False
-    until(lambda: len(talk.ask("GET", "/api/v1/dead-letters")[1]["items"]) >= len(IN_THE_CLEAR), "the dead letters", 60)
+    until(lambda: len(talk.ask("GET", "/api/v1/dead-letters")[1]["items"]) >= len(IN_THE_CLEAR), "the dead letters")
     for target_id in secrets.documents:
         _, shown = talk.ask("GET", f"{TARGETS}/{target_id}")
         assert talk.ask("PUT", f"{TARGETS}/{target_id}", {**shown, "name": "changed"})[0] == 200

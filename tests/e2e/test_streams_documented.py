@@ -65,7 +65,7 @@ def here(text: str, dev: Dev) -> str:
 
 def order(dev: Dev) -> None:
     event = '{"event_type": "order.created", "source": "shop", "data": {"amount": 250}}'
-    requests.post(f"{dev.base}/api/v1/events", data=event, timeout=20).raise_for_status()
+    requests.post(f"{dev.base}/api/v1/events", data=event, timeout=60).raise_for_status()
 
 
 def test_the_python_of_the_protocols_works(dev: Dev, tmp_path: Path) -> None:

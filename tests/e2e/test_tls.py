@@ -81,7 +81,7 @@ async def test_certificates_change_under_load_and_no_client_notices(tmp_path: Pa
         for number in range(4):
             tasks.create_task(client(number))
         for rounds in range(1, 4):  # noqa: B007
-            await until(shown, 20)
+            await until(shown)
             write(tmp_path)
         stop.set()
     assert len(accepted) > 12
@@ -130,16 +130,16 @@ async def test_workers_show_one_certificate_and_say_when_its_successor_cannot_be
                 metrics = await page(f"http://localhost:{ops}/metrics")
                 return all(f'mcp_certificate_valid{{worker="{worker}"}} {value}' in metrics for worker in (0, 1))
 
-            await until(serves, 30)
-            await until(lambda: both("1.0"), 20)
+            await until(serves)
+            await until(lambda: both("1.0"))
             context.set_alpn_protocols(["h2"])
             _, writer = await asyncio.open_connection("localhost", grpc, ssl=context)
             writer.transport.abort()
             (tmp_path / "cert.pem").write_text("no PEM")
-            await until(lambda: both("0.0"), 20)
+            await until(lambda: both("0.0"))
             assert await serves()
             write(tmp_path)
-            await until(lambda: both("1.0"), 20)
+            await until(lambda: both("1.0"))
     finally:
         program.kill()
 

@@ -14,7 +14,8 @@ from tas_mcp.broker import BrokerError, Connection, JetStream, Message, Publishe
 from tas_mcp.broker.jetstream import STREAM_NOT_FOUND
 from tas_mcp.errors import TasError
 
-POLL_SECONDS = 10.0
+POLL_SECONDS = 60.0
+"""A machine may be slow; only what never comes takes so long."""
 
 
 async def ensure_stream(jetstream: JetStream, config: dict[str, Any]) -> None:

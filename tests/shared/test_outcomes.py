@@ -118,7 +118,7 @@ async def test_what_is_too_large_for_one_message_is_stored_as_several() -> None:
     await JetStream(memory.connection).call("STREAM.CREATE.tas", {})
     told: list[int] = []
     async with Publisher(memory.connection).running() as publisher:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             async with Outcomes(publisher, subjects.ROUTED).running() as outcomes:
                 for seq in range(100):
                     outcomes.record(routed(seq, "x" * 50), lambda seq=seq: told.append(seq))  # type: ignore[misc]

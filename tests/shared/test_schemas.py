@@ -206,7 +206,7 @@ def test_large_data_that_is_wrong_everywhere_blocks_nobody() -> None:
     alternatives = schema("a", {"anyOf": [{"items": {"type": "string"}}] * 20})
     began = time.perf_counter()
     [flaw] = alternatives.flaws([0] * 500_000, 1_000_000)
-    assert time.perf_counter() - began < 1.0, "looking for each flaw takes minutes"
+    assert time.perf_counter() - began < 10, "looking for each flaw takes minutes"
     assert flaw.pointer == "/data"
     assert "16384" in flaw.detail
 

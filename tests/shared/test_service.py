@@ -90,7 +90,7 @@ def ended(folder: Path, taken: int) -> dict[str, Ended]:
     found = {}
     for name, process in started.items():
         try:
-            out, err = process.communicate(timeout=90)
+            out, err = process.communicate(timeout=200)
         finally:
             process.kill()
         found[name] = Ended(process.returncode, out, err)
@@ -208,14 +208,14 @@ async def live(number: signal.Signals) -> None:
             async def started() -> bool:
                 return await asked("/readyz") == 200
 
-            await until(started, 20)
+            await until(started)
             assert await asked("/ready") == 503, "there is no broker"
             assert await asked("/health", http) == 200
             event = b'{"event_type":"a","source":"b"}'
             async with session.post(f"http://127.0.0.1:{http}/api/v1/events", data=event) as answer:
                 assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
         process.send_signal(number)
-        _, err = await asyncio.wait_for(process.communicate(), 10)
+        _, err = await asyncio.wait_for(process.communicate(), 60)
     finally:
         if process.returncode is None:
             process.kill()

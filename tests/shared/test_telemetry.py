@@ -48,7 +48,7 @@ with telemetry.context(correlation_id=bad):
 def lines(level: str = "info", form: str = "json", script: str = SCRIPT) -> list[str]:
     command = [sys.executable, "-c", script.format(level=level, form=form)]
     environ = {**os.environ, "PYTHONPATH": str(SHARED)}
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout == ""
     return done.stderr.rstrip("\n").split("\n")
 

@@ -9,7 +9,7 @@ GOOD = "id: a\ntype: webhook\nendpoint: http://host/\nconfig: {signing_secret: '
 
 
 def validate(*paths: Path) -> tuple[int, str]:
-    done = subprocess.run([BIN / "tas", "validate", *paths], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([BIN / "tas", "validate", *paths], capture_output=True, text=True, timeout=120, check=False)
     assert done.stderr == ""
     return done.returncode, done.stdout
 

@@ -25,7 +25,8 @@ DEAD = "/api/v1/dead-letters"
 SCHEMAS = "/api/v1/schemas"
 REJECTED = "/api/v1/rejected"
 KEYS = "/api/v1/keys"
-POLL_SECONDS = 10.0
+POLL_SECONDS = 60.0
+"""A machine may be slow; only what never comes takes so long."""
 ADMIN = "an-admin-key-of-at-least-32-characters"
 """The bootstrap key of a rig that asks for keys."""
 

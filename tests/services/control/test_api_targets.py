@@ -194,7 +194,7 @@ async def test_an_answer_waits_until_every_replica_has_the_revision(rig: Rig) ->
     began = time.monotonic()
     late = await rig.call("POST", TARGETS, json=target())
     assert late.body == {"status": "created", "target_id": "orders", "in_force": False}
-    assert 0.9 < time.monotonic() - began < 3
+    assert 0.9 < time.monotonic() - began < 30
 
     rig.announce(0, "slow")
     waiting = asyncio.create_task(rig.call("PUT", ORDERS, json=target(name="x")))

@@ -322,4 +322,4 @@ async def test_a_log_that_does_not_answer_holds_a_change_up_for_a_few_seconds_at
         await done(quiet, "POST", TARGETS, json=target("a"))
         took = time.monotonic() - started
     assert failures() == before + 1
-    assert RECORD_SECONDS <= took < 4 * RECORD_SECONDS
+    assert RECORD_SECONDS <= took < 10 * RECORD_SECONDS

@@ -46,7 +46,7 @@ async def test_a_good_check_while_the_breaker_is_open_has_one_delivery_tried_at_
         before = len(rig.receiver.seen)
         assert before <= 5, "bad checks may have opened it before five deliveries failed"
         rig.receiver.health["a"] = 200
-        await until(drained, 30)
+        await until(drained)
         assert len(rig.receiver.seen) == 30, "each was tried once: a probe that failed closed the gate again"
         assert len(await rig.parked("a")) == 8
 

@@ -31,7 +31,7 @@ SOON: dict[str, Any] = {"retry": {"schedule": ["100ms", "100ms"]}}
 
 async def until_settled(rig: Rig, *target_ids: str) -> None:
     for target_id in target_ids:
-        await until(lambda target_id=target_id: rig.settled(target_id), 20)  # type: ignore[misc]
+        await until(lambda target_id=target_id: rig.settled(target_id))  # type: ignore[misc]
 
 
 # One delivery.
@@ -50,8 +50,8 @@ async def test_delivered_recorded_acked(rig: Rig) -> None:
         record = (await rig.records("a b"))[0]
         assert (record.event_seq, record.event_id, record.accepted_at, record.revision) == (7, "e7", 5, 1)
         assert (record.number, record.result, record.status, record.error) == (1, "delivered", 200, "")
-        assert 0 < record.duration_ms < 5000
-        assert abs(record.at - time.time()) < 10
+        assert 0 < record.duration_ms < 60_000
+        assert abs(record.at - time.time()) < 60
         assert len(rig.receiver.seen) == 1
         checks = ops.readiness()[1]
         assert {name for name, check in checks.items() if check["status"] == "down"} == {"serving"}
@@ -173,7 +173,7 @@ async def test_no_answer_in_time_is_a_failure(rig: Rig) -> None:
         _, delivery = (await until(lambda: rig.parked("a")))[0]
         attempt = delivery.attempts[0]
         assert (attempt.status, attempt.error) == (0, "no answer within 200ms")
-        assert 190 < attempt.duration_ms < 2000
+        assert 190 < attempt.duration_ms < 10_000
 
 
 async def test_nobody_there_is_a_failure(rig: Rig) -> None:
@@ -482,4 +482,4 @@ async def test_what_comes_as_the_last_worker_ends_is_not_left_lying() -> None:
     )
     lane._sender = Sends()
     lane._take(pulled(1))
-    await until(lambda: outcomes.recorded == [1, 2], 2)
+    await until(lambda: outcomes.recorded == [1, 2])

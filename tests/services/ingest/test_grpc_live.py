@@ -115,7 +115,7 @@ async def test_a_sender_that_does_not_read_is_not_held_up(rig: Rig, stub: Any) -
     async def all_stored() -> bool:
         return len(await rig.stored()) == 1000
 
-    await until(all_stored, 20)
+    await until(all_stored)
     await call.done_writing()
     seen = [event.event_id async for event in call]
     assert seen == [f"e{number}" for number in range(len(seen))]

@@ -26,7 +26,6 @@ ROOT = Path(__file__).parents[3]
 JSON = "Content-Type: application/json"
 CHUNKED = "Transfer-Encoding: chunked"
 IDLE_CLIENTS = 5000
-START_SECONDS = 30.0
 PATIENCE_SECONDS = 60.0
 """The machine may be slow, and is under attack."""
 MIB = 1024 * 1024
@@ -76,7 +75,7 @@ async def running(url: str, **settings: str) -> AsyncIterator[Service]:
                 except aiohttp.ClientConnectionError:
                     return False
 
-            await until(serves, START_SECONDS)
+            await until(serves)
             yield service
     finally:
         if process.returncode is None:

@@ -269,6 +269,6 @@ async def test_a_client_that_does_not_read_is_not_read(rig: Rig) -> None:
             await asyncio.sleep(0.2)
             return before == last > 0
 
-        await until(stuck, 20)
+        await until(stuck)
         assert await serves(rig)
         pouring.cancel()

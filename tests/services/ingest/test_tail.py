@@ -33,7 +33,7 @@ class Rig(NamedTuple):
                 await publisher.store(subjects.events(event.event_type), encode(event), msg_id=event.event_id)
                 return True
 
-            await until(stored, 30)
+            await until(stored)
 
 
 @asynccontextmanager
@@ -54,7 +54,7 @@ async def rig(nats: NatsServer) -> AsyncIterator[Rig]:
 async def taken(listener: Listener, count: int) -> list[str]:
     """The types of the next events."""
     found: list[Stored] = []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while len(found) < count:
             found += await listener.take()
     return [stored.event.event_type for stored in found]
@@ -227,8 +227,8 @@ async def test_a_broker_that_lost_its_store(nats: NatsServer, rig: Rig) -> None:
         await rig.broker.jetstream.call(f"STREAM.DELETE.{subjects.EVENTS}")
         nats.kill()
         nats.start()
-        await until(lambda: laid_out(rig), 30)
-        await until(lambda: rig.tail._next == 1, 30)
+        await until(lambda: laid_out(rig))
+        await until(lambda: rig.tail._next == 1)
         await rig.store("b")
         assert await taken(listener, 1) == ["b"]
 

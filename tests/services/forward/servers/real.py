@@ -16,7 +16,7 @@ from tests.nats_server import free_port
 
 HERE = Path(__file__).parent
 IDLE_SECONDS = 0.05
-START_SECONDS = 20.0
+START_SECONDS = 60.0
 BUILD_SECONDS = 100.0
 
 NGINX = """

@@ -177,7 +177,7 @@ async def test_a_server_that_was_away_is_found_again(server: GrpcServer) -> None
             await first.stop()
             with pytest.raises(Failed):
                 await sender.send(event(2))
-            async with grpc_serving(port=port) as second, asyncio.timeout(10):
+            async with grpc_serving(port=port) as second, asyncio.timeout(60):
                 while not second.seen:
                     try:
                         await sender.send(event(3))
@@ -243,7 +243,7 @@ async def test_all_addresses_of_the_name_are_used_and_new_ones_found() -> None:
 
     async with grpc_serving() as one, grpc_serving(host="127.0.0.2", port=one.port) as two:
         given, _ = targets.check({"id": "t", "type": "grpc", "endpoint": f"dns:///many.test:{one.port}"})
-        async with open_sender(given, Guard(networks("127.0.0.0/8"), lookup=lookup)) as sender, asyncio.timeout(10):
+        async with open_sender(given, Guard(networks("127.0.0.0/8"), lookup=lookup)) as sender, asyncio.timeout(60):
             while not (one.seen and two.seen):
                 await sender.send(event())
             assert asked == ["many.test"]

@@ -125,7 +125,7 @@ async def test_what_a_receiver_sees() -> None:
         assert headers["user-agent"].startswith("tas-mcp/")
         assert (headers["authorization"], headers["x-text"]) == ("Bearer x", "é")
         assert headers["webhook-id"] == webhook_id(event())
-        assert abs(int(headers["webhook-timestamp"]) - time.time()) < 5
+        assert abs(int(headers["webhook-timestamp"]) - time.time()) < 60
         Webhook(SECRET).verify(body, headers)
 
 

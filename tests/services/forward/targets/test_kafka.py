@@ -239,7 +239,7 @@ async def test_kill_and_restart_under_load_lose_nothing(broker: KafkaBroker, top
             failures.clear()
     assert len(delivered) == 2000
     found: set[str] = set()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         count = 2000
         while len(found) < 2000:  # what was sent twice is there twice
             found = {record.key.decode() for record in await consumed(broker.address, topic, count)}
