@@ -165,6 +165,7 @@ def test_a_stop_has_time_to_drain(render: Callable[[str], list[Object]], name: s
             [container] = template["spec"]["containers"]
             before = container["lifecycle"]["preStop"]["sleep"]["seconds"]
             assert template["spec"]["terminationGracePeriodSeconds"] > before + float(settings["TAS_DRAIN_SECONDS"])
+            assert container["startupProbe"]["httpGet"]["path"] == "/livez"  # a broker that is away is no reason to restart
             assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
             assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
 
