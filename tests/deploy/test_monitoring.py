@@ -119,14 +119,20 @@ def test_points_on_latencies_lead_to_traces() -> None:
     assert [each["options"]["path"] for each in folder["providers"]] == ["/var/lib/grafana/dashboards"]
 
 
-def promtool(*arguments: str) -> None:
-    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False)
+def promtool(*arguments: str, given: str = "") -> None:
+    done = subprocess.run(["promtool", *arguments], input=given, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @needs_promtool
 def test_prometheus_reads_the_rules() -> None:
     promtool("check", "rules", "--lint=all", "--lint-fatal", str(RULES))
+
+
+@needs_promtool
+def test_prometheus_finds_nothing_to_say_against_our_metrics(pages: dict[str, str]) -> None:
+    for page in pages.values():
+        promtool("check", "metrics", given=page)
 
 
 @needs_promtool
