@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer
 
-from tests.nats_server import free_port
+from tests.ports import free_port
 
 ADDRESS = os.environ.get("TAS_TEST_KAFKA", "")
 needs_kafka = pytest.mark.skipif(

@@ -7,15 +7,10 @@ import sys
 import time
 from pathlib import Path
 
+from tests.ports import free_port
+
 BINARY = Path(sys.executable).parent / "nats-server"
 START_SECONDS = 60.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class NatsServer:

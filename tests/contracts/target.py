@@ -13,7 +13,7 @@ from services.forward.targets import BatchSender, Sender, open_sender
 from services.forward.verdict import Failed, Refused
 from tas_mcp import targets
 from tas_mcp.messages import Event
-from tests.nats_server import free_port
+from tests.ports import free_port
 from tests.services.forward.rig import OPEN
 from tests.shared.rig import until
 

@@ -13,8 +13,9 @@ import yaml
 from tests.deploy import monitoring
 from tests.deploy.monitoring import RULES
 from tests.e2e.receiver import receiving
-from tests.e2e.system import SERVICES, Program, System, free_port, running, until
+from tests.e2e.system import SERVICES, Program, System, running, until
 from tests.otlp import collecting
+from tests.ports import free_port
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("prometheus"), reason="prometheus (Debian: apt install prometheus) is not installed"

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 import httptools
 import msgspec
 
-from tests.e2e.system import free_port
+from tests.ports import free_port
 
 
 class Reply(NamedTuple):

@@ -7,11 +7,9 @@ the loopback interface, each killed, stopped, paused and started again by its pi
 import asyncio
 import ctypes
 import os
-import random
 import re
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +19,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiohttp
+
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 TREE = Path(os.environ.get("TAS_TEST_TREE") or ROOT)
@@ -35,9 +35,6 @@ ALL = ("nats", *SERVICES)
 DEADLINE_SECONDS = 60.0
 START_SECONDS = 60.0
 """Five processes started at once take two seconds, or twenty on a machine that has other things to do."""
-PORTS = range(15_000, 32_000)
-"""Below the range from which the kernel takes ports for outgoing connections: one of those could sit on the port of a service
-that is down, and a client that dials such a port may even be connected to itself."""
 SETTINGS = {
     "TAS_AUTH": "none",
     "TAS_STORE_BYTES": str(2 * 1024**3),
@@ -61,18 +58,6 @@ class Answer(NamedTuple):
     body: Any
     headers: Mapping[str, str]
     seconds: float
-
-
-def free_port() -> int:
-    """A port on which nobody listens."""
-    while True:
-        port = random.choice(PORTS)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 async def until(condition: Callable[[], Awaitable[Any]], seconds: float = DEADLINE_SECONDS, what: str = "it") -> Any:

@@ -14,8 +14,9 @@ from tas_mcp.ops import Ops
 from tas_mcp.service import Runtime
 from tas_mcp.settings import ServiceSettings
 from tests.certificates import Authority
-from tests.e2e.system import BIN, ROOT, SERVICES, Program, broker, free_port, until
+from tests.e2e.system import BIN, ROOT, SERVICES, Program, broker, until
 from tests.e2e.test_docs import blocks
+from tests.ports import free_port
 
 PASSWORDS = {name: secrets.token_hex(32) for name in (*SERVICES, "system")}
 KEY = secrets.token_hex(32)

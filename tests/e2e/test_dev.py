@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.e2e.system import BIN, TREE, children, end_with_us, environment, free_port, lives
+from tests.e2e.system import BIN, TREE, children, end_with_us, environment, lives
+from tests.ports import free_port
 
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0

@@ -13,7 +13,8 @@ from standardwebhooks import Webhook
 
 from tests.e2e.conftest import World, arrived, event
 from tests.e2e.receiver import Reply, first
-from tests.e2e.system import BATCH, DEAD, EVENTS, TARGETS, free_port, until
+from tests.e2e.system import BATCH, DEAD, EVENTS, TARGETS, until
+from tests.ports import free_port
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

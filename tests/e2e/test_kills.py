@@ -2,14 +2,11 @@
 
 from pathlib import Path
 
-import pytest
-
 from tests.chaos import campaign
 
 KILLS, SEED, RATE = 10, 796, 300.0
 
 
-@pytest.mark.timeout(120)
 async def test_nothing_is_lost_over_ten_kills(tmp_path: Path) -> None:
     result = await campaign.run(tmp_path, KILLS, SEED, RATE, print)
     print(result)

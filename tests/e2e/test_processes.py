@@ -13,7 +13,8 @@ import pytest
 
 from tests.e2e.conftest import World, arrived, event
 from tests.e2e.receiver import Reply
-from tests.e2e.system import EVENTS, TARGETS, children, free_port, lives, until
+from tests.e2e.system import EVENTS, TARGETS, children, lives, until
+from tests.ports import free_port
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

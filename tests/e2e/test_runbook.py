@@ -30,7 +30,7 @@ async def test_the_commands_of_the_runbook_work(tmp_path: Path) -> None:
                 env={**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"},
                 capture_output=True,
                 text=True,
-                timeout=60,
+                timeout=120,
                 check=False,
             )
             assert done.returncode == 0, (block, done.stdout, done.stderr)

@@ -11,9 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.system import free_port
 from tests.e2e.test_dev import Dev, until
 from tests.planted import Planted, leaks, planted
+from tests.ports import free_port
 
 ADMIN = "plant-admin-key-0123456789-0123456789"
 SEALING = "cGxhbnRlZC1zZWFsaW5nLWtleS1vZi0zMi1ieXRlczE="

@@ -17,9 +17,10 @@ import pytest
 
 from tests.certificates import Authority
 from tests.e2e.conftest import event
-from tests.e2e.system import BATCH, EVENTS, ROOT, TARGETS, Program, free_port
+from tests.e2e.system import BATCH, EVENTS, ROOT, TARGETS, Program
 from tests.e2e.test_dev import Dev
 from tests.e2e.test_docs import blocks, commands
+from tests.ports import free_port
 from tests.shared.rig import until
 
 SECURITY = ROOT / "docs" / "security.md"

@@ -20,7 +20,7 @@ from services.ingest.settings import Settings
 from tas_mcp.errors import Misconfigured
 from tas_mcp.ops import Ops
 from tas_mcp.service import Runtime, describe
-from tests.nats_server import free_port
+from tests.ports import free_port
 from tests.shared.rig import until
 
 ROOT = Path(__file__).parents[2]

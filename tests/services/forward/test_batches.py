@@ -31,7 +31,7 @@ async def _recorded(rig: Rig, count: int) -> bool:
 
 
 async def test_what_waits_goes_together_up_to_the_size(rig: Rig, server: GrpcServer) -> None:
-    await save(rig, server, batch_size=10, batch_timeout="50ms")
+    await save(rig, server, batch_size=10, batch_timeout="1s")
     await rig.owe("a", *range(1, 46))
     async with forwarding(rig):
         await until(lambda: rig.settled("a"))
@@ -61,7 +61,7 @@ async def test_each_of_a_batch_gets_its_own_verdict(rig: Rig, server: GrpcServer
         return found
 
     server.batch = answer
-    await save(rig, server, batch_size=10, batch_timeout="1s", retry={"schedule": ["1h"]})
+    await save(rig, server, batch_size=10, batch_timeout="10s", retry={"schedule": ["1h"]})
     await rig.owe("a", *range(1, 11))
     async with forwarding(rig):
         await until(lambda: _recorded(rig, 10))
@@ -73,7 +73,7 @@ async def test_each_of_a_batch_gets_its_own_verdict(rig: Rig, server: GrpcServer
 async def test_a_batch_that_is_refused_is_tried_one_by_one(rig: Rig, server: GrpcServer) -> None:
     """As a server does that knows no batches."""
     server.batch_code = grpc.StatusCode.UNIMPLEMENTED
-    await save(rig, server, batch_size=5, batch_timeout="1s")
+    await save(rig, server, batch_size=5, batch_timeout="10s")
     await rig.owe("a", *range(1, 6))
     async with forwarding(rig):
         await until(lambda: rig.settled("a"))
@@ -98,7 +98,7 @@ async def test_a_batch_that_fails_counts_once_for_the_breaker(rig: Rig, server: 
 
     server.batch = fail
     breaker = {"failures": 3, "cooldown": "1h", "max_cooldown": "1h"}
-    await save(rig, server, batch_size=10, batch_timeout="1s", concurrency=1, retry={"schedule": ["1h"]}, breaker=breaker)
+    await save(rig, server, batch_size=10, batch_timeout="10s", concurrency=1, retry={"schedule": ["1h"]}, breaker=breaker)
     await rig.owe("a", *range(1, 61))
     async with forwarding(rig):
         await until(lambda: len(server.batches) == 3)

@@ -12,7 +12,7 @@ import pytest
 
 from tas_mcp.v1 import mcp_pb2
 from tests.e2e.system import Program
-from tests.nats_server import free_port
+from tests.ports import free_port
 from tests.services.forward.killed import POINTS
 from tests.services.forward.rig import LOOPBACK, Rig, forwarding
 from tests.services.forward.targets.grpc_server import accepted, grpc_serving

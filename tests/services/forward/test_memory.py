@@ -15,7 +15,7 @@ from tas_mcp import subjects
 from tas_mcp.http import application, listening
 from tas_mcp.messages import Delivery, encode
 from tests.e2e.system import Program
-from tests.nats_server import free_port
+from tests.ports import free_port
 from tests.services.forward.rig import LOOPBACK, Rig, event
 from tests.services.forward.test_gate import LATER
 from tests.shared.rig import until

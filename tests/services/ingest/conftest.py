@@ -16,5 +16,5 @@ def express(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture
 async def rig(nats: NatsServer, express: bool) -> AsyncIterator[Rig]:
     """The service, whose clients have half a second for a body."""
-    async with serving(nats.url, express=express, body_seconds=0.5, max_batch_events=5, max_batch_bytes=100_000) as found:
+    async with serving(nats.url, express=express, body_seconds=2, max_batch_events=5, max_batch_bytes=100_000) as found:
         yield found

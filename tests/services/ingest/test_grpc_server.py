@@ -19,7 +19,8 @@ from tas_mcp import subjects
 from tas_mcp.errors import Misconfigured
 from tas_mcp.messages import decode_event
 from tas_mcp.v1 import mcp_pb2, mcp_pb2_grpc
-from tests.nats_server import NatsServer, free_port
+from tests.nats_server import NatsServer
+from tests.ports import free_port
 from tests.services.ingest.calls import called, connected
 from tests.services.ingest.lanes import Store
 from tests.shared.rig import linked, until

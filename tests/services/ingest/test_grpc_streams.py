@@ -75,6 +75,7 @@ async def test_a_client_that_does_not_read_its_acks_is_slowed() -> None:
     async with called() as server:
         call = server.stub.IngestStream()
         writing = asyncio.ensure_future(_write_all(call, [mcp_pb2.EventBatch(events=events)] * 2000))
+        await until(lambda: server.store.payloads)
         seen = -1
         while seen != len(server.store.payloads):  # until it stands still
             seen = len(server.store.payloads)

@@ -18,7 +18,8 @@ from typing import NamedTuple
 import aiohttp
 import pytest
 
-from tests.nats_server import NatsServer, free_port
+from tests.nats_server import NatsServer
+from tests.ports import free_port
 from tests.services.ingest.rig import BATCH, EVENTS, GOOD, Rig, connected, head, request, serving
 from tests.shared.rig import linked, until
 

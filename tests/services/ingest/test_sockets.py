@@ -120,7 +120,7 @@ async def test_a_client_that_ends_after_its_request_is_answered(rig: Rig) -> Non
 
 async def test_silence_is_closed(nats: NatsServer, express: bool) -> None:
     async with (
-        serving(nats.url, express=express, idle_seconds=0.3) as rig,
+        serving(nats.url, express=express, idle_seconds=1) as rig,
         connected(rig.port) as silent,
         connected(rig.port) as slow,
         connected(rig.port) as odd,
@@ -135,7 +135,7 @@ async def test_silence_is_closed(nats: NatsServer, express: bool) -> None:
 
 
 async def test_a_head_that_trickles_is_closed(nats: NatsServer, express: bool) -> None:
-    async with serving(nats.url, express=express, idle_seconds=0.3) as rig, connected(rig.port) as socket:
+    async with serving(nats.url, express=express, idle_seconds=1) as rig, connected(rig.port) as socket:
         socket.send(head(JSON)[:-2] + b"X: ")
 
         async def trickle() -> None:

@@ -214,7 +214,7 @@ async def test_a_drain_answers_what_is_in_flight_and_says_goodbye() -> None:
 
 
 async def test_an_idle_connection_is_closed(nats: NatsServer) -> None:
-    async with serving(nats.url, websocket_idle_seconds=0.2) as rig, client(rig) as idle:
+    async with serving(nats.url, websocket_idle_seconds=1) as rig, client(rig) as idle:
         assert await idle.hear() == aiohttp.WSCloseCode.OK
 
 

@@ -12,7 +12,8 @@ from tas_mcp import subjects
 from tas_mcp.broker import Connection, Pulled, Puller
 from tas_mcp.errors import Rejected, TasError, Unavailable
 from tas_mcp.messages import PubAck
-from tests.nats_server import NatsServer, free_port
+from tests.nats_server import NatsServer
+from tests.ports import free_port
 from tests.shared.rig import POLL_SECONDS, linked, until
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.nats_server import free_port
+from tests.ports import free_port
 
 HERE = Path(__file__).parent
 IDLE_SECONDS = 0.05

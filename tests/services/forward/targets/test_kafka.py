@@ -23,7 +23,7 @@ from tas_mcp.messages import webhook_id
 from tests.certificates import Authority
 from tests.contracts.target import event
 from tests.kafka_broker import ADDRESS, KafkaBroker, NoKafka, consumed, needs_kafka
-from tests.nats_server import free_port
+from tests.ports import free_port
 from tests.services.forward.rig import OPEN
 
 pytestmark = [pytest.mark.real, needs_kafka]
