@@ -22,12 +22,14 @@ from bench import (
     routing,
     rules,
     targets,
+    tracing,
     websocket,
 )
 from bench.table import show
 
 BENCHES = {
     "ingest": ingest.measure,
+    "tracing": tracing.measure,
     "grpc": grpc_ingest.measure,
     "websocket": websocket.measure,
     "routing": routing.measure,

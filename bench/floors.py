@@ -1,5 +1,5 @@
 """The floors: what the bare library does, with nothing of ours. ``python -m bench.floors handler PORT`` serves an aiohttp handler
-that decodes the same event and answers, ``websocket PORT`` the same over WebSockets; ``client URL SECONDS CONNECTIONS`` posts one
+that decodes the same event and answers, ``websocket PORT`` the same over WebSockets, ``collector PORT`` takes traces; ``client URL SECONDS CONNECTIONS`` posts one
 body again and again with aiohttp's client.
 """
 
@@ -58,6 +58,16 @@ async def websocket(port: int) -> None:
     await _serve(app, port)
 
 
+async def collector(port: int) -> None:
+    async def take(request: web.Request) -> web.Response:
+        await request.read()
+        return web.Response(body=b"", content_type="application/x-protobuf")
+
+    app = web.Application(client_max_size=16 << 20)
+    app.router.add_post("/v1/traces", take)
+    await _serve(app, port)
+
+
 async def _serve(app: web.Application, port: int) -> None:
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
@@ -88,5 +98,7 @@ if __name__ == "__main__":
         uvloop.run(handler(int(sys.argv[2])))
     elif sys.argv[1] == "websocket":
         uvloop.run(websocket(int(sys.argv[2])))
+    elif sys.argv[1] == "collector":
+        uvloop.run(collector(int(sys.argv[2])))
     else:
         uvloop.run(client(sys.argv[2], float(sys.argv[3]), int(sys.argv[4])))

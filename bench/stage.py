@@ -126,8 +126,11 @@ class Stage:
         self.service("control", cores, store_bytes=STORE_BYTES)
         self.ready("control")
 
-    def service(self, name: str, cores: set[int], label: str = "", **settings: Any) -> None:
-        """Start a service; a second one of its kind under a ``label``, with ports of its own."""
+    def service(
+        self, name: str, cores: set[int], label: str = "", environ: dict[str, str] | None = None, **settings: Any
+    ) -> None:
+        """Start a service; a second one of its kind under a ``label``, with ports of its own. ``environ`` is what it is told
+        besides its settings."""
         label = label or name
         self._ops[label] = free_port()
         ports = {"ingest": self.http_port, "control": self.control_port}
@@ -141,7 +144,7 @@ class Stage:
             env["TAS_GRPC_PORT"] = str(self.grpc_port)
         if name in ports:
             env["TAS_HTTP_PORT"] = str(ports[name])
-        env |= {f"TAS_{key.upper()}": str(value) for key, value in settings.items()}
+        env |= {f"TAS_{key.upper()}": str(value) for key, value in settings.items()} | (environ or {})
         self.start(label, [sys.executable, "-m", f"services.{name}"], cores, env)
         if label == self.profiled:
             threading.Timer(START_SECONDS, self._profile, (name, self._processes[name].pid)).start()

@@ -207,6 +207,8 @@ async def test_workers_share_the_port_and_are_replaced(world: World) -> None:
         await world.system.ready("crew")
         ready = await world.system.call("GET", ops + "/ready")
         assert sorted(ready.body["checks"]) == ["worker 0", "worker 1"]
+        assert (await world.system.call("PUT", ops + "/loglevel", data="debug")).body == {"level": "debug"}
+        assert program.tail().count("the log level was changed") == 2, "each of them was told"
         await until(both, what="both workers serving again")
         await arrived(world, "crew", *sent)
         workers = children(program.pid)

@@ -9,6 +9,7 @@ from google.rpc import error_details_pb2
 
 from tas_mcp.v1 import mcp_pb2, mcp_pb2_grpc
 from tests.nats_server import NatsServer
+from tests.otlp import collecting
 from tests.services.ingest.calls import GOOD, connected, details
 from tests.services.ingest.rig import Rig, serving
 
@@ -82,6 +83,21 @@ async def test_what_an_old_client_sends(rig: Rig) -> None:
     assert (first.event_id, first.event_type, first.source, first.timestamp) == ("e1", "a.b", "s", 7)
     assert (bytes(first.data), first.metadata) == (b'{"n": 1}', {"k": "v"})
     assert (second.event_type, second.source) == ("a.b", "s")
+
+
+async def test_the_answer_names_the_trace(nats: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with collecting() as collector:
+        for name, value in collector.environ.items():
+            monkeypatch.setenv(name, value)
+        async with serving(nats.url) as rig, connected(rig.grpc_port) as channel:
+            metadata = (("traceparent", f"00-{'ab' * 16}-{'cd' * 8}-01"),)
+            request = mcp_pb2.IngestEventRequest(**EVENT)
+            call = mcp_pb2_grpc.MCPServiceStub(channel).IngestEvent(request, metadata=metadata)
+            await call
+            told = dict(await call.trailing_metadata())
+        [span] = collector.named("mcp.v1.MCPService/IngestEvent")
+    assert (span.trace_id, span.parent_id) == ("ab" * 16, "cd" * 8)
+    assert told["traceparent"] == span.traceparent
 
 
 async def test_an_event_that_is_wrong_is_refused_naming_the_field(rig: Rig, stub: Any) -> None:
