@@ -1,6 +1,6 @@
 """The floors: what the bare library does, with nothing of ours. ``python -m bench.floors handler PORT`` serves an aiohttp handler
-that decodes the same event and answers, ``websocket PORT`` the same over WebSockets, ``collector PORT`` takes traces; ``client URL SECONDS CONNECTIONS`` posts one
-body again and again with aiohttp's client.
+that decodes the same event and answers, ``websocket PORT`` the same over WebSockets; ``collector PORT`` takes traces; ``client
+URL SECONDS CONNECTIONS`` posts one body again and again with aiohttp's client.
 """
 
 import asyncio

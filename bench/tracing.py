@@ -19,6 +19,7 @@ from services.forward.traces import Traces
 from services.ingest.traces import Trace
 from tas_mcp.broker.wire import Message
 from tas_mcp.messages import TRACEPARENT, Event
+from tas_mcp.service import freeze
 from tas_mcp.targets import AnyTarget
 from tas_mcp.tracing import open_tracer
 
@@ -72,6 +73,7 @@ async def _sampled(url: str) -> float:
     event = _event()
     began = time.process_time()
     async with open_tracer("bench", os.environ).running() as tracer:
+        freeze()
         for number in range(SAMPLED):
             trace = Trace(tracer, "http", "")
             trace.send(event, 200)

@@ -32,7 +32,7 @@ Value = str | int | float | bool | Sequence[str]
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 QUEUE, BATCH, DELAY_MILLISECONDS = 8192, 1024, 1000
 """More than the SDK's own, as a full queue loses spans."""
-SHUTDOWN_SECONDS = 3.0
+SHUTDOWN_SECONDS = 2.0
 
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?").fullmatch
 

@@ -1,5 +1,6 @@
 """What the documents say is tried: the commands of the README are run, the examples of the rest are decoded."""
 
+import asyncio
 import json
 import os
 import re
@@ -30,6 +31,7 @@ from tas_mcp.routing import (
 )
 from tas_mcp.v1 import mcp_pb2
 from tests.e2e.test_dev import Dev
+from tests.otlp import collecting
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -86,6 +88,33 @@ def test_the_commands_of_the_protocols_work(tmp_path: Path) -> None:
             assert all(answer.get("rejected", 0) == 0 for answer in answers), (block, answers)
     finally:
         dev.close()
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="the command is curl's, which is not installed")
+async def test_the_example_of_traces_works(tmp_path: Path) -> None:
+    [block] = [block for block in blocks(ROOT / "docs" / "operations.md", "sh") if "OTEL_" in block]
+    *given, name, option = shlex.split(block.partition("\n")[0])
+    assert (name, option) == ("tas", "dev")
+    environ = dict(word.split("=", 1) for word in given)
+    [command] = commands(ROOT / "docs" / "operations.md")
+    async with collecting() as collector:
+        dev = Dev(tmp_path, "--ephemeral", environ={**environ, **collector.environ})
+        try:
+            await asyncio.to_thread(dev.running)
+            words = [word.replace("localhost:8080", f"127.0.0.1:{dev.ports.http}") for word in command]
+            done = await asyncio.to_thread(subprocess.run, [*words, "-s"], capture_output=True, check=True, text=True, timeout=20)
+            assert await asyncio.to_thread(dev.end) == 0
+        finally:
+            dev.close()
+    assert "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-" in done.stdout
+    assert {(span.service, span.name, span.trace_id) for span in collector.spans} == {
+        (service, name, "4bf92f3577b34da6a3ce929d0e0e4736")
+        for service, name in [
+            ("tas-ingest", "POST /api/v1/events"),
+            ("tas-ingest", "send tas.events"),
+            ("tas-process", "process tas.events"),
+        ]
+    }
 
 
 def test_the_python_example_of_the_protocols_works(tmp_path: Path) -> None:
