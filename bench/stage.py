@@ -127,7 +127,7 @@ class Stage:
         self.ready("control")
 
     def service(
-        self, name: str, cores: set[int], label: str = "", environ: dict[str, str] | None = None, **settings: Any
+        self, name: str, cores: set[int], label: str = "", environ: dict[str, str] | None = None, /, **settings: Any
     ) -> None:
         """Start a service; a second one of its kind under a ``label``, with ports of its own. ``environ`` is what it is told
         besides its settings."""
