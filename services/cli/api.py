@@ -1,17 +1,25 @@
 """The management API of a running gateway, as the commands speak to it."""
 
+import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import aiohttp
 import msgspec
 import typer
+from rich.console import Console
 
-from tas_mcp.errors import Unavailable
+from tas_mcp.errors import TasError, Unavailable
 
 SECONDS = 60.0
+FAILED = 2
+"""How a command ends where the gateway did not do it."""
+
+T = TypeVar("T")
+
+errors = Console(highlight=False, soft_wrap=True, stderr=True)
 
 Url = Annotated[str, typer.Option("--url", envvar="TAS_URL", help="Where the gateway's management API is.")]
 Key = Annotated[str, typer.Option("--key", envvar="TAS_API_KEY", help="An API key.", show_default=False)]
@@ -57,6 +65,20 @@ async def connected(url: str, key: str, authority: str) -> AsyncIterator[Api]:
     connector = aiohttp.TCPConnector(ssl=tls)
     async with aiohttp.ClientSession(url.rstrip("/") + "/", headers=headers, timeout=timeout, connector=connector) as session:
         yield Api(session)
+
+
+def asked(url: str, key: str, authority: str, ask: Callable[[Api], Awaitable[T]]) -> T:
+    """What the gateway at ``url`` answered; where it did not, one line on standard error and the end of the command."""
+
+    async def main() -> T:
+        async with connected(url, key, authority) as api:
+            return await ask(api)
+
+    try:
+        return asyncio.run(main())
+    except TasError as error:
+        errors.print(f"error: {error}", markup=False)
+        raise typer.Exit(FAILED) from None
 
 
 def _detail(text: bytes) -> str:

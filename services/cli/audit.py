@@ -1,7 +1,5 @@
 """``tas audit``: whether the audit log is what was written."""
 
-import asyncio
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Annotated
 
@@ -10,17 +8,14 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from services.cli.api import URL, Api, Authority, Key, Url, connected
+from services.cli.api import FAILED, URL, Api, Authority, Key, Url, asked, errors
 from tas_mcp.chain import Fault, Heads, Verification
-from tas_mcp.errors import TasError
 
 PAGE = "1000"
 SHOWN_FAULTS = 1000
-UNREADABLE = 2
 
 app = typer.Typer(no_args_is_help=True, help="The audit log.")
 console = Console(highlight=False, soft_wrap=True)
-errors = Console(highlight=False, soft_wrap=True, stderr=True)
 
 
 @app.callback()
@@ -44,11 +39,11 @@ def verify(
     """
     try:
         known = msgspec.json.decode(heads.read_bytes(), type=Heads) if heads and heads.exists() else None
-        verification = Verification(known)
-        faults = asyncio.run(_verify(connected(url, key, authority), verification))
-    except (TasError, OSError, msgspec.MsgspecError) as error:
-        errors.print(f"error: {heads}: {error}" if not isinstance(error, TasError) else f"error: {error}", markup=False)
-        raise typer.Exit(UNREADABLE) from None
+    except (OSError, msgspec.MsgspecError) as error:
+        errors.print(f"error: {heads}: {error}", markup=False)
+        raise typer.Exit(FAILED) from None
+    verification = Verification(known)
+    faults = asked(url, key, authority, lambda api: _verify(api, verification))
     for fault in faults[:SHOWN_FAULTS]:
         console.print(f"{fault.seq}: {fault.detail}", markup=False)
     if faults:
@@ -59,21 +54,20 @@ def verify(
         heads.write_bytes(msgspec.json.encode(verification.heads) + b"\n")
 
 
-async def _verify(link: AbstractAsyncContextManager[Api], verification: Verification) -> list[Fault]:
+async def _verify(api: Api, verification: Verification) -> list[Fault]:
     """Read the whole log; all that is wrong with it."""
     faults: list[Fault] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    async with link as api:
-        state = (await api.call("GET", "/api/v1/stats"))["streams"]["AUDIT"]
-        with Progress(*columns, console=errors, transient=True) as progress:
-            task = progress.add_task("records", total=state["messages"])
-            cursor: str | None = str(max(1, state["first_seq"]))
-            while cursor is not None:
-                page = await api.call("GET", "/api/v1/audit/log", limit=PAGE, cursor=cursor)
-                for item in page["items"]:
-                    faults += verification.take(item)
-                cursor = page["next"]
-                progress.advance(task, len(page["items"]))
+    state = (await api.call("GET", "/api/v1/stats"))["streams"]["AUDIT"]
+    with Progress(*columns, console=errors, transient=True) as progress:
+        task = progress.add_task("records", total=state["messages"])
+        cursor: str | None = str(max(1, state["first_seq"]))
+        while cursor is not None:
+            page = await api.call("GET", "/api/v1/audit/log", limit=PAGE, cursor=cursor)
+            for item in page["items"]:
+                faults += verification.take(item)
+            cursor = page["next"]
+            progress.advance(task, len(page["items"]))
     return [*faults, *verification.end()]
 
 

@@ -1,27 +1,20 @@
 """``tas keys``: the API keys of a gateway."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from services.cli.api import URL, Api, Authority, Key, Url, connected
+from services.cli.api import URL, Api, Authority, Key, Url, asked, errors
 from tas_mcp.callers import SCOPES
-from tas_mcp.errors import TasError
 
 PATH = "/api/v1/keys"
 PAGE = "1000"
-FAILED = 2
 
 app = typer.Typer(no_args_is_help=True, help="The API keys.")
 console = Console(highlight=False, soft_wrap=True)
-errors = Console(highlight=False, soft_wrap=True, stderr=True)
-
-T = TypeVar("T")
 
 Scopes = Annotated[list[str], typer.Option("--scope", help=f"What it allows: {', '.join(sorted(SCOPES))}.")]
 Expires = Annotated[str, typer.Option("--expires", help="After how long it ends, such as 90d [default: when it is revoked].")]
@@ -41,14 +34,14 @@ def create(
 ) -> None:
     """Make a key. It is printed this once; what it is for goes to standard error."""
     body = {"name": name, "scopes": scopes, "event_types": event_types or [], "sources": sources or [], **_lifetime(expires)}
-    _show_new(_asked(url, key, authority, lambda api: api.call("POST", PATH, body)))
+    _show_new(asked(url, key, authority, lambda api: api.call("POST", PATH, body)))
 
 
 @app.command("list")
 def list_keys(url: Url = URL, key: Key = "", authority: Authority = "") -> None:
     """Show the keys, without their secrets."""
     table = Table("id", "name", "scopes", "event types", "sources", "made", "by", "ends", box=None, pad_edge=False)
-    for each in _asked(url, key, authority, _all):
+    for each in asked(url, key, authority, _all):
         if "invalid" in each:
             table.add_row(each["id"], f"cannot be read: {each['invalid']}")
             continue
@@ -60,7 +53,7 @@ def list_keys(url: Url = URL, key: Key = "", authority: Authority = "") -> None:
 @app.command()
 def revoke(key_id: Id, url: Url = URL, key: Key = "", authority: Authority = "") -> None:
     """End a key, at once."""
-    answer = _asked(url, key, authority, lambda api: api.call("DELETE", f"{PATH}/{key_id}"))
+    answer = asked(url, key, authority, lambda api: api.call("DELETE", f"{PATH}/{key_id}"))
     console.print(f"revoked: {key_id}" + _unless(answer), markup=False)
 
 
@@ -75,23 +68,9 @@ def rotate(
 ) -> None:
     """Make a new key in the place of an old one. It is printed this once; the rest goes to standard error."""
     body = {"overlap": overlap, **_lifetime(expires)}
-    answer = _asked(url, key, authority, lambda api: api.call("POST", f"{PATH}/{key_id}/rotate", body))
+    answer = asked(url, key, authority, lambda api: api.call("POST", f"{PATH}/{key_id}/rotate", body))
     _show_new(answer)
     errors.print(f"{answer['replaces']['id']} lets in until {_day(answer['replaces']['expires_at'])}", markup=False)
-
-
-def _asked(url: str, key: str, authority: str, ask: Callable[[Api], Awaitable[T]]) -> T:
-    """What the gateway answered; where it did not, one line on standard error and the end."""
-
-    async def main() -> T:
-        async with connected(url, key, authority) as api:
-            return await ask(api)
-
-    try:
-        return asyncio.run(main())
-    except TasError as error:
-        errors.print(f"error: {error}", markup=False)
-        raise typer.Exit(FAILED) from None
 
 
 async def _all(api: Api) -> list[dict[str, Any]]:
