@@ -29,7 +29,7 @@ def planted(endpoint: str, dark: str) -> Planted:
 
     def key() -> dict[str, str]:
         pair = Authority().issue()
-        made.extend(line for line in pair.key.splitlines() if len(line) > 40 and not line.startswith("MI"))
+        made.append(pair.key.splitlines()[2])  # the last line holds the public key, which the certificate may show alike
         return {"certificate": pair.certificate, "key": pair.key}
 
     def headers(*names: str) -> dict[str, str]:

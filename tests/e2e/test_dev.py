@@ -23,6 +23,8 @@ from tests.ports import free_port
 
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
+REDELIVERY_SECONDS = 200.0
+"""What was handed out when the broker died comes back after half a minute to the router, after a whole one to a lane."""
 EVENTS = "/api/v1/events"
 HINT = re.compile(r"TAS_|--|pip install")
 
@@ -313,7 +315,7 @@ def test_a_killed_broker_is_started_again_and_the_gateway_goes_on(dev: Dev) -> N
     until(lambda: dev.broker not in (0, killed), "a new broker", dev=dev)
     until(lambda: send("after"), "an accepted event", dev=dev)
     for event_id in ("before", "after"):
-        until(partial(shown, event_id), f"the delivery of {event_id}", dev=dev)
+        until(partial(shown, event_id), f"the delivery of {event_id}", REDELIVERY_SECONDS, dev)
     until(lambda: ask(dev.base + "/ready")[0] == 200, "being ready")
     assert dev.end() == 0, dev.err
     assert "Traceback" not in dev.err
