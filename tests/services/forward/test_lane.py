@@ -21,6 +21,7 @@ from tas_mcp.statuses import StatusBucket
 from tas_mcp.tracing import Tracer
 from tests.fakes import MemoryBroker
 from tests.nats_server import NatsServer
+from tests.otlp import collecting
 from tests.services.forward.rig import OPEN, Rig, event, forwarding
 from tests.shared.rig import ensure_stream, until
 
@@ -400,6 +401,25 @@ async def test_leaving_finishes_what_is_under_way(rig: Rig) -> None:
     assert await rig.settled("a")
     assert [result for _, _, result, _ in await rig.outcomes("a")] == ["delivered"] * 3
     assert len(rig.receiver.seen) == 3
+
+
+DRAIN_SECONDS = 0.5
+"""How long a lane is given for what is under way."""
+
+
+async def test_the_span_of_an_attempt_that_is_cut_short_is_sent(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    await rig.save("a")
+    rig.receiver.held["a"] = asyncio.Event()
+    await rig.owe("a", 1, trace=f"00-{'ab' * 16}-{'cd' * 8}-01")
+    async with collecting() as collector:
+        for name, value in collector.environ.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(None) as limit, forwarding(rig):
+                await until(lambda: rig.receiver.busy["a"] == 1)
+                limit.reschedule(asyncio.get_running_loop().time() + DRAIN_SECONDS)
+        [span] = collector.spans
+    assert (span.trace_id, span.parent_id, span.error) == ("ab" * 16, "cd" * 8, "cut short: CancelledError")
 
 
 # What should not be there.
