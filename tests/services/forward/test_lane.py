@@ -414,10 +414,14 @@ async def test_the_span_of_an_attempt_that_is_cut_short_is_sent(rig: Rig, monkey
     async with collecting() as collector:
         for name, value in collector.environ.items():
             monkeypatch.setenv(name, value)
-        with pytest.raises(TimeoutError):
+
+        async def drained() -> None:
             async with asyncio.timeout(None) as limit, forwarding(rig):
                 await until(lambda: rig.receiver.busy["a"] == 1)
                 limit.reschedule(asyncio.get_running_loop().time() + DRAIN_SECONDS)
+
+        with pytest.raises(TimeoutError):
+            await drained()
         [span] = collector.spans
     assert (span.trace_id, span.parent_id, span.error) == ("ab" * 16, "cd" * 8, "cut short: CancelledError")
 
