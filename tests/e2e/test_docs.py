@@ -102,7 +102,9 @@ async def test_the_example_of_traces_works(tmp_path: Path) -> None:
         try:
             await asyncio.to_thread(dev.running)
             words = [word.replace("localhost:8080", f"127.0.0.1:{dev.ports.http}") for word in command]
-            done = await asyncio.to_thread(subprocess.run, [*words, "-s"], capture_output=True, check=True, text=True, timeout=20)
+            done = await asyncio.to_thread(
+                subprocess.run, [*words, "-s"], capture_output=True, check=True, text=True, timeout=120
+            )
             assert await asyncio.to_thread(dev.end) == 0
         finally:
             dev.close()
