@@ -19,7 +19,7 @@ from tas_mcp.telemetry import LEVELS
 
 PREFIX = "TAS_"
 SECRETS = frozenset(("nats_password", "nats_token", "nats_nkey", "admin_key", "secret_key"))
-SERVICES = ("ingest", "process", "forward", "archive", "control", "mcp", "dev")
+SERVICES = ("ingest", "process", "forward", "control", "dev")
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(gt=0, le=1e9)]
