@@ -46,7 +46,7 @@ METRICS = (
         "process", "consumer lag", "mcp_consumer_pending", "9000", ("-l", "stream=EVENTS,consumer=process"), 5
     ),  # 9000 over 2000 each
     Metric("ingest", "event rate", "mcp_events_per_second", "1500", ("--pods", "-l", "app.kubernetes.io/name=ingest"), 10),
-    Metric("forward", "delivery backlog", "mcp_deliverable_pending", "13000", (), 7),
+    Metric("forward", "delivery backlog", "mcp_deliverable_pending", "14000", (), 7),
 )
 
 
