@@ -131,6 +131,11 @@ def total(name: str, **labels: Sequence[str]) -> float:
     return sum(sample.value for sample in samples if all(sample.labels[key] in values for key, values in labels.items()))
 
 
+def page_type(accept: str) -> str:
+    """The content type of what ``render`` gives to a scraper with this Accept header."""
+    return choose_encoder(accept)[1]
+
+
 def render(accept: str) -> tuple[bytes, str]:
     """All metrics of this process as the scraper wants them (``accept`` is its Accept header): body and content type."""
     encoder, content_type = choose_encoder(accept)

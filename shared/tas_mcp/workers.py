@@ -32,11 +32,14 @@ SHARED_PORTS = ("http_port", "grpc_port")
 AGAIN_SECONDS = 0.5
 GRACE_SECONDS = 5.0
 ASK_SECONDS = 2.0
+EOF = "# EOF\n"
+"""How a page of OpenMetrics ends."""
 _SAMPLE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(\{)?")
 
 
 def merge_pages(pages: Mapping[str, str]) -> str:
-    """One Prometheus text page of the pages of several workers (by worker name), each sample with a ``worker`` label more."""
+    """One page of the pages of several workers (by worker name), each sample with a ``worker`` label more: of Prometheus text, or
+    of OpenMetrics, whose end is told."""
     heads: dict[str, list[str]] = {}
     samples: dict[str, list[str]] = {}
     for worker, page in pages.items():
@@ -51,7 +54,10 @@ def merge_pages(pages: Mapping[str, str]) -> str:
                 label = f'worker="{worker}"'
                 add = f"\\1{{{label}," if "{" in line.split(" ", 1)[0] else f"\\1{{{label}}}"
                 samples.setdefault(family, []).append(_SAMPLE.sub(add, line, count=1))
-    return "\n".join(line for family in heads for line in (*heads[family], *samples.get(family, ()))) + "\n"
+    lines = [line for family in heads for line in (*heads[family], *samples.get(family, ()))]
+    if any(page.endswith(EOF) for page in pages.values()):
+        lines.append(EOF.strip())
+    return "\n".join(lines) + "\n"
 
 
 @asynccontextmanager
@@ -163,7 +169,7 @@ class Crew:
             web.put("/loglevel", self._level),
         ]
 
-    async def _ask(self, path: str, method: str = "GET", body: bytes = b"") -> dict[str, tuple[int, str]]:
+    async def _ask(self, path: str, method: str = "GET", body: bytes = b"", accept: str = "*/*") -> dict[str, tuple[int, str]]:
         """Status and body of each worker's answer; 0 where there is none."""
 
         async def ask(where: Path) -> tuple[int, str]:
@@ -172,7 +178,7 @@ class Crew:
             try:
                 async with (
                     aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
-                    session.request(method, "http://worker" + path, data=body or None) as response,
+                    session.request(method, "http://worker" + path, data=body or None, headers={"Accept": accept}) as response,
                 ):
                     return response.status, await response.text()
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -205,7 +211,9 @@ class Crew:
         status, body = max(answers.values(), key=lambda answer: answer[0] or 503)
         return web.Response(status=status or 503, text=body, content_type="application/json")
 
-    async def _metrics(self, _: web.Request) -> web.StreamResponse:
-        answers = await self._ask("/metrics")
+    async def _metrics(self, request: web.Request) -> web.StreamResponse:
+        accept = request.headers.get("Accept", "")
+        answers = await self._ask("/metrics", accept=accept)
         pages = {number: body for number, (status, body) in answers.items() if status == 200}
-        return web.Response(text=merge_pages(pages), content_type="text/plain")
+        headers = {"Content-Type": telemetry.page_type(accept)}
+        return web.Response(body=merge_pages(pages).encode(), headers=headers)

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from tests.e2e.conftest import World, arrived, event
 from tests.e2e.receiver import Reply
@@ -210,6 +211,10 @@ async def test_workers_share_the_port_and_are_replaced(world: World) -> None:
         assert (await world.system.call("PUT", ops + "/loglevel", data="debug")).body == {"level": "debug"}
         assert program.tail().count("the log level was changed") == 2, "each of them was told"
         await until(both, what="both workers serving again")
+        page = await world.system.call("GET", ops + "/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+        found = text_string_to_metric_families(page.body)  # type: ignore[no-untyped-call]
+        families = {family.name: family for family in found}
+        assert {sample.labels["worker"] for sample in families["mcp_events"].samples} == {"0", "1"}
         await arrived(world, "crew", *sent)
         workers = children(program.pid)
         program.signal(signal.SIGTERM)

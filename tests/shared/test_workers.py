@@ -32,8 +32,16 @@ CASES = {
     ),
     "a family without samples": ({"0": "# HELP a A\n# TYPE a gauge\n"}, "# HELP a A\n# TYPE a gauge"),
     "comments and empty lines go": (
-        {"0": "# HELP a A\n# TYPE a gauge\n\na 1.0 1700000000\n# EOF\n"},
+        {"0": "# HELP a A\n# TYPE a gauge\n\n# more\na 1.0 1700000000\n"},
         '# HELP a A\n# TYPE a gauge\na{worker="0"} 1.0 1700000000',
+    ),
+    "OpenMetrics, with its examples and its end": (
+        {
+            "0": '# HELP h H\n# TYPE h histogram\nh_bucket{le="1.0"} 2.0 # {trace_id="ab"} 0.5 17.5\n# EOF\n',
+            "1": '# HELP h H\n# TYPE h histogram\nh_bucket{le="1.0"} 1.0\n# EOF\n',
+        },
+        '# HELP h H\n# TYPE h histogram\nh_bucket{worker="0",le="1.0"} 2.0 # {trace_id="ab"} 0.5 17.5\n'
+        'h_bucket{worker="1",le="1.0"} 1.0\n# EOF',
     ),
     "a histogram": (
         {"0": '# HELP h H\n# TYPE h histogram\nh_bucket{le="1.0"} 2.0\nh_count 2.0\nh_sum 1e-05\n'},
