@@ -123,10 +123,7 @@ class Intake:
             try:
                 self._rates.admit(caller, 1, size, time.monotonic())
             except Overloaded as error:
-                counted.count(error)
-                if trace is not None:
-                    trace.end(error)
-                settle(error.bare())
+                _refuse(error, counted, settle, trace)
                 return
         self.take(given, size, read, caller, counted, settle, inbox, trace)
 
@@ -176,7 +173,12 @@ class Intake:
                 headers = {**(headers or {}), TRACEPARENT: trace.send(event, size)}
             self._publisher.publish(subjects.events(event.event_type), encode(event), stored, msg_id=key, headers=headers)
         except TasError as error:
-            counted.count(error)
-            if trace is not None:
-                trace.end(error)
-            settle(error.bare())
+            _refuse(error, counted, settle, trace)
+
+
+def _refuse(error: TasError, counted: Counted, settle: Settle, trace: Trace | None) -> None:
+    """Nothing was sent to be stored."""
+    counted.count(error)
+    if trace is not None:
+        trace.end(error)
+    settle(error.bare())
