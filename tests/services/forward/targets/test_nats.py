@@ -31,6 +31,16 @@ def target(server: NatsServer, scheme: str = "nats", **config: Any) -> targets.N
     return found
 
 
+async def check_entry(given: targets.NatsTarget, accepted: bool) -> None:
+    """Whether the target's server lets us in."""
+    async with open_nats(given, OPEN) as sender:
+        if accepted:
+            assert await sender.send(event()) == 200
+        else:
+            with pytest.raises(Failed):
+                await sender.send(event())
+
+
 @pytest.fixture
 async def broker(nats: NatsServer) -> AsyncIterator[Broker]:
     async with linked(nats.url) as found:
@@ -210,12 +220,7 @@ async def test_the_certificate_may_have_to_bear_another_name_than_the_endpoint(t
     try:
         for name, accepted in (("nats.internal", True), ("", False), ("other.internal", False)):
             tls = {"ca": authority.certificate, "server_name": name}
-            async with open_nats(target(server, subject="core.orders", jetstream=False, tls=tls), OPEN) as sender:
-                if accepted:
-                    assert await sender.send(event()) == 200
-                else:
-                    with pytest.raises(Failed):
-                        await sender.send(event())
+            await check_entry(target(server, subject="core.orders", jetstream=False, tls=tls), accepted)
     finally:
         server.kill()
 
@@ -224,12 +229,7 @@ async def test_an_nkey(tmp_path: Path) -> None:
     server = NatsServer(tmp_path, f"authorization {{ users: [ {{ nkey: {USER.public} }} ] }}").start()
     try:
         for seed, accepted in ((USER.seed, True), (Key(nkeys.PREFIX_BYTE_USER).seed, False)):
-            async with open_nats(target(server, subject="core.orders", jetstream=False, nkey=seed), OPEN) as sender:
-                if accepted:
-                    assert await sender.send(event()) == 200
-                else:
-                    with pytest.raises(Failed):
-                        await sender.send(event())
+            await check_entry(target(server, subject="core.orders", jetstream=False, nkey=seed), accepted)
     finally:
         server.kill()
 
@@ -243,12 +243,7 @@ async def test_a_credentials_file(tmp_path: Path, newline: str) -> None:
             (credentials(Key(nkeys.PREFIX_BYTE_ACCOUNT), USER), False),
         ):
             given = target(server, subject="core.orders", jetstream=False, creds=creds.replace("\n", newline))
-            async with open_nats(given, OPEN) as sender:
-                if accepted:
-                    assert await sender.send(event()) == 200
-                else:
-                    with pytest.raises(Failed):
-                        await sender.send(event())
+            await check_entry(given, accepted)
     finally:
         server.kill()
 
